@@ -1,0 +1,3 @@
+"""Models that keep learning: Nested Learning for PyTorch."""
+
+__version__ = "0.1.0"
