@@ -1,0 +1,38 @@
+"""Gated delta rule: Gated DeltaNet, which decays first and corrects the decayed memory."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from nestling.rules import delta
+from nestling.rules.delta import gradient, objective
+from nestling.rules.matrix import read, spread
+from nestling.shapes import check_write
+
+__all__ = ["gradient", "objective", "read", "step"]
+
+
+def step(state: Tensor, key: Tensor, value: Tensor, *, eta: Tensor, alpha: Tensor) -> Tensor:
+    """Write one key-value pair: decay first, then correct what the decayed memory answers.
+
+    objective  L(M) = 1/2 |M k - v|^2, taken at alpha M
+    update     M <- alpha M (I - eta k k^T) + eta v k^T
+
+    Source: Gated DeltaNet (arXiv 2412.06464) eq. 10; compare NL eq. 65.
+
+    Args:
+        state: [B, H, V, K] the memory before the write.
+        key: [B, H, K].
+        value: [B, H, V].
+        eta: [B, H] >= 0, inner learning rate (beta there).
+        alpha: [B, H] in [0, 1], retention.
+
+    Returns:
+        the new state; the input is unchanged.
+
+    Raises:
+        ShapeError: naming the argument, the expected and the given shape.
+    """
+    check_write(state, key, value, eta=eta, alpha=alpha)
+    decayed = spread(alpha) * state
+    return decayed - spread(eta) * delta.gradient(decayed, key, value)
