@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from nestling.errors import UnknownNameError
 from nestling.learners.base import Progress, Strategy
+from nestling.learners.naive import Naive
 
 STRATEGIES: dict[str, type[Strategy]] = {
     strategy.name: strategy
     for strategy in (
+        Naive,
     )
 }
 
