@@ -54,7 +54,7 @@ def names() -> list[bytes]:
 
 def images() -> list[bytes]:
     """scikit-learn's handwritten digits written as tables of numbers, one document for 8 images."""
-    data = load_digits().images.astype(int)
+    data = load_digits(return_X_y=True)[0].astype(int).reshape(-1, 8, 8)
     rendered = ["\n".join(" ".join(str(value) for value in row) for row in image) + "\n\n" for image in data]
     return ["".join(rendered[start : start + 8]).encode() for start in range(0, len(rendered), 8)]
 
