@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from nestling.errors import UnknownNameError
 from nestling.learners.base import Progress, Strategy
+from nestling.learners.klda import KernelLDA
 from nestling.learners.naive import Naive
+from nestling.learners.ridge import RidgeRegression
+from nestling.learners.slda import StreamingLDA
 
 STRATEGIES: dict[str, type[Strategy]] = {
     strategy.name: strategy
     for strategy in (
         Naive,
+        StreamingLDA,
+        RidgeRegression,
+        KernelLDA,
     )
 }
 
