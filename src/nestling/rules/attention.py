@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 
 from nestling.errors import InputError
+from nestling.rules.rule import Rule
 from nestling.shapes import Sizes, check_shape
 
-__all__ = ["Pairs", "empty", "objective", "read", "step"]
+__all__ = ["RULE", "SLIDING_WINDOW", "Pairs", "empty", "objective", "read", "step"]
+
+
+DEFAULT_WINDOW = 16
 
 
 class Pairs(NamedTuple):
@@ -131,3 +135,57 @@ def _check(state: Pairs, query: Tensor) -> Sizes:
     sizes = check_shape("state.value", state.value, "BHTV", sizes)
     check_shape("query", query, "BHK", sizes)
     return sizes
+
+
+def write(state: Pairs, key: Tensor, value: Tensor, *, eta: Tensor, alpha: Tensor) -> Pairs:
+    """One `step` that keeps all pairs. eta and alpha are checked and not used: nothing is compressed or forgotten."""
+    return _write(state, key, value, eta, alpha, window=None)
+
+
+def write_window(state: Pairs, key: Tensor, value: Tensor, *, eta: Tensor, alpha: Tensor) -> Pairs:
+    """One `step` that keeps the last 16 pairs. eta and alpha are checked and not used."""
+    return _write(state, key, value, eta, alpha, window=DEFAULT_WINDOW)
+
+
+def _write(state: Pairs, key: Tensor, value: Tensor, eta: Tensor, alpha: Tensor, *, window: int | None) -> Pairs:
+    sizes = check_shape("state.key", state.key, "BHTK")
+    check_shape("eta", eta, "BH", sizes)
+    check_shape("alpha", alpha, "BH", sizes)
+    return step(state, key, value, window=window)
+
+
+RULE = Rule(
+    name="attention",
+    title="Softmax attention",
+    objective_text="l(m) = sum_i exp(k_i.q / sqrt(K)) |v_i - m|^2",
+    update_text="append (k, v); y = sum_i softmax_i(k_i.q / sqrt(K)) v_i",
+    equations="NL 62",
+    model="attention",
+    file="attention.py",
+    state_kind="pairs",
+    objective=objective,
+    gradient=None,
+    step=step,
+    initial=empty,
+    write=write,
+    read=read,
+    fast_twin="torch.nn.functional.scaled_dot_product_attention",
+)
+
+SLIDING_WINDOW = Rule(
+    name="sliding_window",
+    title="Sliding-window attention",
+    objective_text="l(m) = sum over the last C pairs of exp(k_i.q / sqrt(K)) |v_i - m|^2",
+    update_text="append (k, v), evict the oldest; y = sum_i softmax_i(k_i.q / sqrt(K)) v_i",
+    equations="NL 63",
+    model="sliding-window attention (window 16 unless given)",
+    file="attention.py",
+    state_kind="pairs",
+    objective=objective,
+    gradient=None,
+    step=step,
+    initial=empty,
+    write=write_window,
+    read=read,
+    fast_twin="torch.nn.functional.scaled_dot_product_attention",
+)

@@ -1,7 +1,8 @@
 """Deep memories: a residual MLP per row and head, written by one gradient step on any inner loss.
 
 M(x) = x + W_L sigma( ... sigma(W_1 x)). Two layers are NL eq. 89: their W2 is our W_1 (applied first) and
-their W1 our W_2. The state is the tuple of weights in the order in which they are applied. Erasing forms are in `deep_dgd`.
+their W1 our W_2. The state is the tuple of weights in the order in which they are applied. Erasing forms are in
+`deep_dgd`.
 """
 
 from __future__ import annotations

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nestling.rules.matrix import apply, outer, read, spread
+from nestling.rules.matrix import apply, initial, outer, read, spread
+from nestling.rules.rule import Rule
 from nestling.shapes import check_write
 
-__all__ = ["gradient", "loss", "objective", "read", "step", "surprise"]
+__all__ = ["RULE", "gradient", "loss", "objective", "read", "step", "surprise"]
 
 
 def loss(output: Tensor, value: Tensor) -> Tensor:
@@ -76,3 +77,21 @@ def step(state: Tensor, key: Tensor, value: Tensor, *, eta: Tensor, alpha: Tenso
     """
     check_write(state, key, value, eta=eta, alpha=alpha)
     return spread(alpha) * state - spread(eta) * gradient(state, key, value)
+
+
+RULE = Rule(
+    name="delta",
+    title="Delta",
+    objective_text="L(M) = 1/2 |M k - v|^2",
+    update_text="M <- M (alpha I - eta k k^T) + eta v k^T",
+    equations="NL 65",
+    model="DeltaNet; TTT with a linear memory",
+    file="delta.py",
+    state_kind="matrix",
+    objective=objective,
+    gradient=gradient,
+    step=step,
+    initial=initial,
+    write=step,
+    read=read,
+)

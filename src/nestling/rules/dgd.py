@@ -9,10 +9,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from nestling.rules.delta import gradient as delta_gradient
-from nestling.rules.matrix import Gradient, apply, outer, read, spread
+from nestling.rules.delta import objective as delta_objective
+from nestling.rules.matrix import Gradient, apply, initial, outer, read, spread
+from nestling.rules.rule import Rule
 from nestling.shapes import check_shape, check_write
 
-__all__ = ["implicit_rate", "objective", "read", "step", "step_explicit", "step_implicit"]
+__all__ = ["EXPLICIT", "RULE", "implicit_rate", "objective", "read", "step", "step_explicit", "step_implicit"]
 
 
 def implicit_rate(key: Tensor, *, eta: Tensor) -> Tensor:
@@ -143,3 +145,38 @@ def step_explicit(
     check_write(state, key, value, eta=eta, alpha=alpha)
     erased = spread(alpha) * state - spread(eta) * outer(apply(state, key), key)
     return erased - spread(eta) * gradient(state, key, value)
+
+
+RULE = Rule(
+    name="dgd",
+    title="Delta Gradient Descent, implicit",
+    objective_text="l(M) = 1/2 |M k - v|^2 + 1/(2 eta) |M - alpha M_t|^2",
+    update_text="M <- alpha M (I - eta' k k^T) + eta' v k^T, eta' = eta / (1 + eta |k|^2)",
+    equations="NL 56, 57, 113-121",
+    model="Delta Gradient Descent with the value as target; Longhorn",
+    file="dgd.py",
+    state_kind="matrix",
+    objective=objective,
+    gradient=None,
+    step=step,
+    initial=initial,
+    write=step,
+    read=read,
+)
+
+EXPLICIT = Rule(
+    name="dgd_explicit",
+    title="Delta Gradient Descent, explicit, on any rule",
+    objective_text="L(M) of the rule it stands on (delta unless given), and 1/2 |M k|^2 for the erase",
+    update_text="M <- M (alpha I - eta k k^T) - eta grad L(M)",
+    equations="NL 88, 92, 93",
+    model="self-modifying Titans, Hope",
+    file="dgd.py",
+    state_kind="matrix",
+    objective=delta_objective,
+    gradient=None,
+    step=step_explicit,
+    initial=initial,
+    write=step_explicit,
+    read=read,
+)

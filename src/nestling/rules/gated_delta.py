@@ -6,10 +6,11 @@ from torch import Tensor
 
 from nestling.rules import delta
 from nestling.rules.delta import gradient, objective
-from nestling.rules.matrix import read, spread
+from nestling.rules.matrix import initial, read, spread
+from nestling.rules.rule import Rule
 from nestling.shapes import check_write
 
-__all__ = ["gradient", "objective", "read", "step"]
+__all__ = ["RULE", "gradient", "objective", "read", "step"]
 
 
 def step(state: Tensor, key: Tensor, value: Tensor, *, eta: Tensor, alpha: Tensor) -> Tensor:
@@ -36,3 +37,21 @@ def step(state: Tensor, key: Tensor, value: Tensor, *, eta: Tensor, alpha: Tenso
     check_write(state, key, value, eta=eta, alpha=alpha)
     decayed = spread(alpha) * state
     return decayed - spread(eta) * delta.gradient(decayed, key, value)
+
+
+RULE = Rule(
+    name="gated_delta",
+    title="Gated delta",
+    objective_text="L(M) = 1/2 |M k - v|^2, taken at alpha M",
+    update_text="M <- alpha M (I - eta k k^T) + eta v k^T",
+    equations="NL 65; Gated DeltaNet 10",
+    model="Gated DeltaNet",
+    file="gated_delta.py",
+    state_kind="matrix",
+    objective=objective,
+    gradient=gradient,
+    step=step,
+    initial=initial,
+    write=step,
+    read=read,
+)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nestling.rules.matrix import apply, outer, read, spread
+from nestling.rules.matrix import apply, initial, outer, read, spread
+from nestling.rules.rule import Rule
 from nestling.shapes import check_write
 
-__all__ = ["gradient", "loss", "objective", "read", "step", "surprise"]
+__all__ = ["RULE", "gradient", "loss", "objective", "read", "step", "surprise"]
 
 
 def loss(output: Tensor, value: Tensor) -> Tensor:
@@ -75,3 +76,21 @@ def step(state: Tensor, key: Tensor, value: Tensor, *, eta: Tensor, alpha: Tenso
     """
     check_write(state, key, value, eta=eta, alpha=alpha)
     return spread(alpha) * state + spread(eta) * outer(value, key)
+
+
+RULE = Rule(
+    name="hebbian",
+    title="Hebbian",
+    objective_text="L(M) = -<M k, v>",
+    update_text="M <- alpha M + eta v k^T",
+    equations="NL 5, 16, 64",
+    model="linear attention (alpha = 1), RetNet (constant alpha), gated linear attention (input-dependent alpha)",
+    file="hebbian.py",
+    state_kind="matrix",
+    objective=objective,
+    gradient=gradient,
+    step=step,
+    initial=initial,
+    write=step,
+    read=read,
+)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from nestling.errors import InputError
-from nestling.rules.matrix import apply, outer, read, spread
+from nestling.rules.matrix import apply, initial, outer, read, spread
+from nestling.rules.rule import Rule
 from nestling.shapes import check_write
 
-__all__ = ["gradient", "loss", "objective", "read", "step", "surprise"]
+__all__ = ["RULE", "gradient", "loss", "objective", "read", "step", "surprise"]
 
 DEFAULT_THRESHOLD = 1.0
 
@@ -35,7 +36,7 @@ def objective(state: Tensor, key: Tensor, value: Tensor, *, threshold: float = D
     L(M) = sum_j h((M k - v)_j),   h(r) = r^2 / 2               if |r| <= threshold
                                    h(r) = threshold |r| - threshold^2 / 2   otherwise
 
-    Source: NL eq. 59; Miras (arXiv 2504.13173) section 5, Yaad, coordinate-wise form.
+    Source: NL eq. 59; Miras (arXiv 2504.13173), the inner loss of Yaad, coordinate by coordinate.
 
     Args:
         state: [B, H, V, K].
@@ -60,7 +61,7 @@ def gradient(state: Tensor, key: Tensor, value: Tensor, *, threshold: float = DE
 
     grad L(M) = clip(M k - v, -threshold, threshold) k^T
 
-    Source: Miras section 5.
+    Source: Miras.
     """
     _check(threshold)
     return outer(surprise(apply(state, key), value, threshold=threshold), key)
@@ -80,7 +81,7 @@ def step(
     objective  L(M) = sum_j h((M k - v)_j), see `objective`
     update     M <- alpha M - eta clip(M k - v, -threshold, threshold) k^T
 
-    Source: NL eq. 59; Miras section 5, Yaad. An infinite threshold is the delta rule.
+    Source: NL eq. 59; Miras, the inner loss of Yaad. An infinite threshold is the delta rule.
 
     Args:
         state: [B, H, V, K] the memory before the write.
@@ -110,3 +111,21 @@ def with_threshold(threshold: float) -> partial[Tensor]:
 def _check(threshold: float) -> None:
     if not threshold > 0:
         raise InputError(f"threshold: expected a number > 0, got {threshold}")
+
+
+RULE = Rule(
+    name="huber",
+    title="Huber",
+    objective_text="L(M) = sum_j h((M k - v)_j), h quadratic up to the threshold, then linear",
+    update_text="M <- alpha M - eta clip(M k - v, -threshold, threshold) k^T",
+    equations="NL 59; Miras",
+    model="inner loss of Yaad, coordinate-wise (threshold 1 unless given)",
+    file="huber.py",
+    state_kind="matrix",
+    objective=objective,
+    gradient=gradient,
+    step=step,
+    initial=initial,
+    write=step,
+    read=read,
+)

@@ -7,10 +7,11 @@ from functools import partial
 from torch import Tensor
 
 from nestling.errors import InputError
-from nestling.rules.matrix import apply, outer, read, spread
+from nestling.rules.matrix import apply, initial, outer, read, spread
+from nestling.rules.rule import Rule
 from nestling.shapes import check_write
 
-__all__ = ["gradient", "loss", "objective", "read", "step", "surprise"]
+__all__ = ["RULE", "gradient", "loss", "objective", "read", "step", "surprise"]
 
 DEFAULT_P = 3.0
 
@@ -31,7 +32,7 @@ def objective(state: Tensor, key: Tensor, value: Tensor, *, p: float = DEFAULT_P
 
     L(M) = |M k - v|_p^p
 
-    Source: NL eq. 59; Miras (arXiv 2504.13173) section 5, Moneta.
+    Source: NL eq. 59; Miras (arXiv 2504.13173), the inner loss of Moneta.
 
     Args:
         state: [B, H, V, K].
@@ -56,7 +57,7 @@ def gradient(state: Tensor, key: Tensor, value: Tensor, *, p: float = DEFAULT_P)
 
     grad L(M) = p (|M k - v|^(p-1) * sign(M k - v)) k^T
 
-    Source: Miras section 5. At p = 1 an error of exactly 0 has subgradient 0.
+    Source: Miras. At p = 1 an error of exactly 0 has subgradient 0.
     """
     _check(p)
     return outer(surprise(apply(state, key), value, p=p), key)
@@ -68,7 +69,7 @@ def step(state: Tensor, key: Tensor, value: Tensor, *, eta: Tensor, alpha: Tenso
     objective  L(M) = |M k - v|_p^p
     update     M <- alpha M - eta p (|M k - v|^(p-1) * sign(M k - v)) k^T
 
-    Source: NL eq. 59; Miras section 5, Moneta. p = 2 is the delta rule with 2 eta.
+    Source: NL eq. 59; Miras, the inner loss of Moneta. p = 2 is the delta rule with 2 eta.
 
     Args:
         state: [B, H, V, K] the memory before the write.
@@ -98,3 +99,21 @@ def with_power(p: float) -> partial[Tensor]:
 def _check(p: float) -> None:
     if not p >= 1:
         raise InputError(f"p: expected a number >= 1, got {p}: below 1 the objective is not convex")
+
+
+RULE = Rule(
+    name="lp",
+    title="L_p",
+    objective_text="L(M) = |M k - v|_p^p",
+    update_text="M <- alpha M - eta p (|M k - v|^(p-1) * sign(M k - v)) k^T",
+    equations="NL 59; Miras",
+    model="inner loss of Moneta (p = 3 unless given)",
+    file="lp.py",
+    state_kind="matrix",
+    objective=objective,
+    gradient=gradient,
+    step=step,
+    initial=initial,
+    write=step,
+    read=read,
+)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from nestling.rules import delta, matrix
 from nestling.rules.delta import gradient as delta_gradient
 from nestling.rules.matrix import Gradient, apply, spread
+from nestling.rules.rule import Rule
 from nestling.shapes import check_shape, check_write
 
-__all__ = ["Accumulated", "read", "step"]
+__all__ = ["RULE", "Accumulated", "read", "step"]
+
+
+DEFAULT_MOMENTUM = 0.5
 
 
 class Accumulated(NamedTuple):
@@ -65,3 +71,35 @@ def read(state: Accumulated, query: Tensor) -> Tensor:
     sizes = check_shape("state.memory", state.memory, "BHVK")
     check_shape("query", query, "BHK", sizes)
     return apply(state.memory, query)
+
+
+def initial(
+    batch: int, heads: int, value_width: int, key_width: int, *, dtype: torch.dtype = torch.float32
+) -> Accumulated:
+    """An empty memory without surprise."""
+    empty = matrix.initial(batch, heads, value_width, key_width, dtype=dtype)
+    return Accumulated(memory=empty, surprise=empty.clone())
+
+
+def write(state: Accumulated, key: Tensor, value: Tensor, *, eta: Tensor, alpha: Tensor) -> Accumulated:
+    """One `step` on the delta rule with momentum 0.5 for every row and head."""
+    momentum = torch.full_like(eta, DEFAULT_MOMENTUM)
+    return step(state, key, value, eta=eta, alpha=alpha, momentum=momentum)
+
+
+RULE = Rule(
+    name="momentum",
+    title="Momentum on any rule",
+    objective_text="L(M) of the rule it stands on (delta unless given)",
+    update_text="S <- momentum S - eta grad L(M); M <- alpha M + S",
+    equations="Titans 13, 14; NL 10-13",
+    model="Titans with a matrix memory (momentum 0.5 unless given)",
+    file="momentum.py",
+    state_kind="matrix and momentum",
+    objective=delta.objective,
+    gradient=None,
+    step=step,
+    initial=initial,
+    write=write,
+    read=read,
+)

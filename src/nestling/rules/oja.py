@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nestling.rules.matrix import apply, outer, read, spread
+from nestling.rules.matrix import apply, initial, outer, read, spread
+from nestling.rules.rule import Rule
 from nestling.shapes import check_write
 
-__all__ = ["gradient", "objective", "read", "step"]
+__all__ = ["RULE", "gradient", "objective", "read", "step"]
 
 
 def objective(state: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -67,3 +68,21 @@ def step(state: Tensor, key: Tensor, value: Tensor, *, eta: Tensor, alpha: Tenso
     """
     check_write(state, key, value, eta=eta, alpha=alpha)
     return spread(alpha) * state + spread(eta) * outer(value, key - apply(state.mT, value))
+
+
+RULE = Rule(
+    name="oja",
+    title="Oja",
+    objective_text="L(M) = -<M k, v> + 1/2 |M^T v|^2",
+    update_text="M <- alpha M + eta v (k - M^T v)^T",
+    equations="NL 66, 67",
+    model="OjaNet",
+    file="oja.py",
+    state_kind="matrix",
+    objective=objective,
+    gradient=gradient,
+    step=step,
+    initial=initial,
+    write=step,
+    read=read,
+)

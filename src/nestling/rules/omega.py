@@ -8,10 +8,14 @@ import torch
 from torch import Tensor
 
 from nestling.rules import delta
-from nestling.rules.matrix import read, spread
+from nestling.rules.matrix import initial, read, spread
+from nestling.rules.rule import Rule
 from nestling.shapes import Sizes, check_shape
 
-__all__ = ["Window", "empty_window", "gradient", "objective", "push", "read", "step"]
+__all__ = ["RULE", "Remembered", "Window", "empty_window", "gradient", "objective", "push", "read", "step"]
+
+
+DEFAULT_LENGTH = 4
 
 
 class Window(NamedTuple):
@@ -122,3 +126,57 @@ def _check(state: Tensor, key: Tensor, value: Tensor, gamma: Tensor) -> Sizes:
     check_shape("value", value, "BHCV", sizes)
     check_shape("gamma", gamma, "BHC", sizes)
     return sizes
+
+
+class Remembered(NamedTuple):
+    """A memory [B, H, V, K] together with its window."""
+
+    memory: Tensor
+    window: Window
+
+
+def initial_remembered(
+    batch: int,
+    heads: int,
+    value_width: int,
+    key_width: int,
+    *,
+    length: int = DEFAULT_LENGTH,
+    dtype: torch.dtype = torch.float32,
+) -> Remembered:
+    """An empty memory with an empty window of `length` pairs."""
+    return Remembered(
+        memory=initial(batch, heads, value_width, key_width, dtype=dtype),
+        window=empty_window(batch, heads, value_width, key_width, length=length, dtype=dtype),
+    )
+
+
+def write(state: Remembered, key: Tensor, value: Tensor, *, eta: Tensor, alpha: Tensor) -> Remembered:
+    """Push one pair [B, H, K], [B, H, V] into the window and take one `step` with gamma = 1 / C for every pair."""
+    window = push(state.window, key, value)
+    gamma = torch.full_like(window.key[..., 0], 1 / window.key.shape[2])
+    memory = step(state.memory, window.key, window.value, gamma=gamma, eta=eta, alpha=alpha)
+    return Remembered(memory=memory, window=window)
+
+
+def read_remembered(state: Remembered, query: Tensor) -> Tensor:
+    """Ask the memory: y = M q, [B, H, V]. The window is not read."""
+    return read(state.memory, query)
+
+
+RULE = Rule(
+    name="omega",
+    title="Omega",
+    objective_text="L(M) = sum_{i=t-C+1..t} gamma_i 1/2 |M k_i - v_i|^2",
+    update_text="M <- alpha M - eta sum_i gamma_i (M k_i - v_i) k_i^T",
+    equations="NL 68",
+    model="Atlas (window 4, gamma 1/4 unless given)",
+    file="omega.py",
+    state_kind="matrix and window",
+    objective=objective,
+    gradient=gradient,
+    step=step,
+    initial=initial_remembered,
+    write=write,
+    read=read_remembered,
+)
