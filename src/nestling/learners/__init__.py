@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from nestling.errors import UnknownNameError
 from nestling.learners.base import Progress, Strategy
+from nestling.learners.ewc import ElasticWeightConsolidation
+from nestling.learners.joint import Joint
 from nestling.learners.klda import KernelLDA
+from nestling.learners.lwf import LearningWithoutForgetting
+from nestling.learners.modular import Modular
 from nestling.learners.naive import Naive
+from nestling.learners.replay import Replay
 from nestling.learners.ridge import RidgeRegression
 from nestling.learners.slda import StreamingLDA
 
@@ -13,6 +18,11 @@ STRATEGIES: dict[str, type[Strategy]] = {
     strategy.name: strategy
     for strategy in (
         Naive,
+        Joint,
+        Replay,
+        ElasticWeightConsolidation,
+        LearningWithoutForgetting,
+        Modular,
         StreamingLDA,
         RidgeRegression,
         KernelLDA,

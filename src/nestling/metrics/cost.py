@@ -30,7 +30,7 @@ class Cost:
 
 @contextmanager
 def measure_cost() -> Iterator[Cost]:
-    """Measure a block, as in `with measure_cost() as cost: learn()`; the figures are in `cost` when it ends.
+    """Measure a block of code; the `Cost` is filled when the block ends.
 
     Blocks must not be nested: the inner one resets the peak of the outer one.
     """
