@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-# exp(-700) is 0 in float32 and 1e-304 in float64; below it a retention counts as 0, so that
-# differences of sums stay finite even when log_alpha is -inf.
+# A retention below exp(-700) counts as 0, so that differences of sums stay finite even when log_alpha is -inf.
 LOWEST_LOG = -700.0
+# A product of retentions below this counts as 0; anything smaller would make denormal numbers, which are slow.
+LOWEST_SPAN = {torch.float32: -60.0, torch.float64: -600.0}
 
 
 class Decay(NamedTuple):
@@ -43,9 +45,15 @@ def decay_products(log_alpha: Tensor, dtype: torch.dtype) -> Decay:
         dtype: of the result.
     Returns: `Decay`.
     """
+    lowest = LOWEST_SPAN[dtype]
     total = log_alpha.double().clamp(min=LOWEST_LOG).cumsum(-1)
     total = torch.cat([torch.zeros_like(total[..., :1]), total], dim=-1)
-    span = (total[..., :, None] - total[..., None, 1:]).to(dtype)
-    rows, columns = span.shape[-2:]
-    future = torch.ones(rows, columns, dtype=torch.bool, device=span.device).triu()
-    return Decay(ratio=span.masked_fill_(future, -torch.inf).exp(), start=total.to(dtype).exp())
+    span = total[..., :, None] - total[..., None, 1:]
+    past = torch.ones(span.shape[-2:], dtype=dtype, device=span.device).tril(-1)
+    ratio = _exp_to_zero(span.clamp_(max=0).to(dtype), lowest).mul_(past)
+    return Decay(ratio=ratio, start=_exp_to_zero(total.to(dtype), lowest))
+
+
+def _exp_to_zero(exponent: Tensor, lowest: float) -> Tensor:
+    """Exponential that is exactly 0 from `lowest` down."""
+    return exponent.clamp_(min=lowest).exp_().sub_(math.exp(lowest))
