@@ -1,0 +1,52 @@
+"""The command `nestling`. One command = one file: parse, call, print."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import nestling
+from nestling.cli.learn import learn
+from nestling.cli.report import report
+from nestling.cli.strategies import strategies
+from nestling.cli.streams import streams
+from nestling.errors import NestlingError
+
+EXIT_USER_ERROR = 2
+
+app = typer.Typer(
+    help="Learn one thing after another and forget nothing.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (learn, report, streams, strategies):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"nestling {nestling.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[  # noqa: ARG001
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; an error the user can mend is one line on stderr and exit code 2."""
+    try:
+        app()
+    except NestlingError as error:
+        message = " ".join(str(error).split())
+        typer.echo(f"error: {message}", err=True)
+        sys.exit(EXIT_USER_ERROR)

@@ -3,5 +3,18 @@
 from __future__ import annotations
 
 from nestling.streams.base import Examples, Experience, Problem, Stream, Training, concatenate
+from nestling.streams.table import FOLDER, STREAMS, StreamSpec, build_stream, find_stream
 
-__all__ = ["Examples", "Experience", "Problem", "Stream", "Training", "concatenate"]
+__all__ = [
+    "FOLDER",
+    "STREAMS",
+    "Examples",
+    "Experience",
+    "Problem",
+    "Stream",
+    "StreamSpec",
+    "Training",
+    "build_stream",
+    "concatenate",
+    "find_stream",
+]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +108,8 @@ class Stream:
                        together); None permutes the experiences themselves.
     training:          effort that gradient strategies spend per experience.
     source_hash:       hash of the experiences in the given order; kept when the order is shuffled.
+    details:           choices made while building it that a reader of the results must know, in plain JSON values
+                       (which features, how many bytes a window, ...).
     """
 
     name: str
@@ -121,6 +123,7 @@ class Stream:
     arrange: Arranger | None = None
     training: Training = field(default_factory=Training)
     source_hash: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.experiences) < 2:

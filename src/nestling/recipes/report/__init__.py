@@ -1,0 +1,1 @@
+"""A result as something to look at: a table, a figure, one self-contained page."""
