@@ -242,7 +242,7 @@ def initial(
         hidden: width of the hidden layers.
         depth: number of linear maps, >= 2.
         generator: source of all randomness.
-        dtype: of the weights.
+        dtype: of the weights; all types draw the same numbers.
 
     Returns:
         depth weights; every row and head starts alike.
@@ -250,8 +250,8 @@ def initial(
     widths = [width, *[hidden] * (depth - 1), width]
     weights = []
     for inputs, outputs in itertools.pairwise(widths):
-        weight = torch.randn(outputs, inputs, generator=generator, dtype=dtype) / inputs**0.5
-        weights.append(weight.expand(batch, heads, outputs, inputs).clone())
+        weight = torch.randn(outputs, inputs, generator=generator, dtype=torch.float64) / inputs**0.5
+        weights.append(weight.to(dtype).expand(batch, heads, outputs, inputs).clone())
     weights[-1] = torch.zeros_like(weights[-1])
     return tuple(weights)
 
