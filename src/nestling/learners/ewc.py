@@ -24,7 +24,7 @@ class ElasticWeightConsolidation(GradientStrategy):
     online     penalty = strength / 2 * sum_k F[k] (theta[k] - theta_last[k])^2,   F <- decay F + F_t
 
     F_t is the diagonal of the Fisher information at the end of experience t: the mean over its examples of the squared
-    gradient of log p(y | x), one example at a time.
+    gradient of log p(y | x), one example at a time (language: of a row, divided by its tokens, as the loss is).
 
     Source: Kirkpatrick et al. 2017 (arXiv 1612.00796), eq. 3; online: Schwarz et al. 2018 (Progress & Compress,
     arXiv 1805.06370), section 4. Symbols: `strength` is lambda, `decay` is gamma there.
@@ -50,7 +50,7 @@ class ElasticWeightConsolidation(GradientStrategy):
         training: Training,
         seed: int,
         mode: Mode = "online",
-        strength: float = 1000.0,
+        strength: float = 100.0,
         decay: float = 1.0,
         labels: Labels = "model",
         fisher_samples: int = 500,
@@ -105,7 +105,8 @@ class ElasticWeightConsolidation(GradientStrategy):
                 if gradient is not None:
                     total[name] += gradient**2
         self.module.train(was_training)
-        return {name: value / len(chosen) for name, value in total.items()}
+        predictions = len(chosen) * (train.targets.shape[1] if self.problem.kind == "language" else 1)
+        return {name: value / predictions for name, value in total.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Also importances and anchors."""

@@ -174,7 +174,7 @@ class GradientStrategy(Strategy):
         parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         if not parameters:
             raise InputError("the module has no parameters that require a gradient: nothing can be trained")
-        return torch.optim.AdamW(parameters, lr=self.training.lr, weight_decay=self.training.weight_decay)
+        return torch.optim.AdamW(parameters, lr=self.training.lr, weight_decay=self.training.weight_decay, fused=True)
 
     def _num_epochs(self, count: int) -> int:
         steps = math.ceil(count / self.training.batch_size)
