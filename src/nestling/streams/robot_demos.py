@@ -1,0 +1,191 @@
+"""Demonstrations of metaworld's scripted experts: recorded once, cached, checked when read."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import sys
+import warnings
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nestling.errors import DataError, InputError, ResourceError
+from nestling.streams.robot_simulator import ACTION_SIZE, HORIZON, draw_starts, load_metaworld, make_environment, reset
+
+Array = NDArray[Any]
+Report = Callable[[str, int, int], None]
+"""Progress for people: what is being done, how many are done, how many there are."""
+
+NUM_TRAIN_STARTS = 25
+NUM_TEST_EPISODES = 5
+_ATTEMPTS = 8
+_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demonstrations:
+    """How demonstrations are recorded.
+
+    num:    episodes for training, at least 1; they start from the first 25 starting states in turn.
+    seed:   of the noise; the starting states are always those of metaworld's MT1 with seed 0.
+    noise:  standard deviation of the Gaussian noise added to the expert's action before it is applied, in units of
+            the action range [-1, 1]. The recorded target is the action without noise: the states are those of
+            a clumsy hand, the answers those of the expert, so that a policy learns to recover (DART, arXiv 1703.09327).
+    tail:   steps recorded after the task is done.
+    """
+
+    num: int = 25
+    seed: int = 0
+    noise: float = 0.3
+    tail: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num < 1:
+            raise InputError(f"num_demos must be at least 1, got {self.num}")
+        if self.noise < 0 or self.tail < 0:
+            raise InputError(f"noise and tail must not be negative, got {self.noise} and {self.tail}")
+
+
+def cache_folder(given: Path | str | None = None) -> Path:
+    """Where demonstrations are kept: `given`, else $NESTLING_CACHE, else the user's cache folder for nestling."""
+    if given is not None:
+        return Path(given)
+    if named := os.environ.get("NESTLING_CACHE"):
+        return Path(named)
+    if xdg := os.environ.get("XDG_CACHE_HOME"):
+        return Path(xdg) / "nestling"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "nestling"
+    if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")):
+        return Path(local) / "nestling"
+    return Path.home() / ".cache" / "nestling"
+
+
+def demonstrations(task: str, how: Demonstrations, *, cache_dir: Path | str | None, report: Report) -> dict[str, Array]:
+    """The demonstrations of one task, from the cache or recorded now.
+
+    Returns: `train_x` [N, 39], `train_y` [N, 4], `test_x`, `test_y` float32, and the starting states `test_starts`
+        [25, D] and `validation_starts` [25, D] float64 of rollouts.
+    Raises: ResourceError when metaworld is missing or the cache cannot be written; DataError when the expert fails.
+    """
+    path = cache_folder(cache_dir) / "robot" / f"{task}-{_key(task, how)}.npz"
+    if path.exists():
+        found = _read(path)
+        if found is not None:
+            return found
+        report(f"{path} is damaged; recording {task} again", 0, how.num)
+    made = record(task, how, report=report)
+    _write(path, made)
+    return made
+
+
+def record(task: str, how: Demonstrations, *, report: Report) -> dict[str, Array]:
+    """Record the demonstrations of one task in the simulator (about ten seconds)."""
+    starts = draw_starts(task, seed=0)
+    expert = importlib.import_module("metaworld.policies").ENV_POLICY_MAP[task]()
+    environment = make_environment(task)
+    train, test = [], []
+    for episode in range(how.num + NUM_TEST_EPISODES):
+        report(f"recording {task}", min(episode, how.num), how.num)
+        is_train = episode < how.num
+        start = starts[episode % NUM_TRAIN_STARTS if is_train else NUM_TRAIN_STARTS + episode - how.num]
+        pairs = _successful_episode(environment, expert, task, start, how, episode)
+        (train if is_train else test).append(pairs)
+    report(f"recording {task}", how.num, how.num)
+    train_x, train_y = (np.concatenate(part) for part in zip(*train, strict=True))
+    test_x, test_y = (np.concatenate(part) for part in zip(*test, strict=True))
+    return {
+        "train_x": train_x,
+        "train_y": train_y,
+        "test_x": test_x,
+        "test_y": test_y,
+        "test_starts": starts[NUM_TRAIN_STARTS : 2 * NUM_TRAIN_STARTS],
+        "validation_starts": draw_starts(task, seed=1)[:NUM_TRAIN_STARTS],
+    }
+
+
+def _successful_episode(
+    environment: Any, expert: Any, task: str, start: Array, how: Demonstrations, episode: int
+) -> tuple[Array, Array]:
+    for attempt in range(_ATTEMPTS):
+        generator = np.random.default_rng([how.seed, zlib.crc32(task.encode()), episode, attempt])
+        noise = how.noise * (1 - attempt / _ATTEMPTS)
+        observations, actions, done = _episode(environment, expert, task, start, noise, how.tail, generator)
+        if done:
+            return np.array(observations, np.float32), np.array(actions, np.float32)
+    raise DataError(
+        f"the scripted expert for {task} failed {_ATTEMPTS} times from one starting state with noise {how.noise}: "
+        "lower the noise or leave the task out"
+    )
+
+
+def _episode(
+    environment: Any, expert: Any, task: str, start: Array, noise: float, tail: int, generator: np.random.Generator
+) -> tuple[list[Array], list[Array], bool]:
+    observation = reset(environment, task, start)
+    observations, actions, left = [], [], HORIZON
+    done = False
+    while left > 0:
+        action = expert_action(expert, observation)
+        observations.append(observation)
+        actions.append(action)
+        applied = np.clip(action + noise * generator.standard_normal(ACTION_SIZE), -1.0, 1.0)
+        observation, _, _, _, info = environment.step(applied)
+        left -= 1
+        if info["success"] > 0 and not done:
+            done, left = True, min(left, tail)
+    return observations, actions, done
+
+
+def expert_action(expert: Any, observation: Array) -> Array:
+    """The scripted expert's action [4], clipped to [-1, 1], for an observation [39] float64."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # metaworld warns whenever an action will be clipped
+        return np.clip(expert.get_action(observation), -1.0, 1.0)
+
+
+def _key(task: str, how: Demonstrations) -> str:
+    versions = (importlib.import_module("importlib.metadata").version(name) for name in ("metaworld", "mujoco"))
+    load_metaworld()
+    text = repr((_FORMAT, task, sorted(asdict(how).items()), *versions))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _digest(arrays: Mapping[str, Array]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        value = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}{value.shape}{value.dtype}".encode() + value.tobytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> dict[str, Array] | None:
+    """The arrays of a cache file, or None when it is truncated or altered."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except Exception:  # a damaged zip raises many types
+        return None
+    return arrays if str(arrays.pop("digest", "")) == _digest(arrays) else None
+
+
+def _write(path: Path, arrays: Mapping[str, Array]) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial.npz")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stored: dict[str, Any] = {"digest": np.array(_digest(arrays)), **arrays}
+        np.savez_compressed(partial, **stored)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise ResourceError(
+            f"cannot write demonstrations to {path.parent} ({error}): free some space, or point NESTLING_CACHE to a "
+            "folder that can be written"
+        ) from error
