@@ -16,7 +16,7 @@ from nestling.streams.base import Examples, Experience, Predictor, Stream, Train
 from nestling.streams.byte_model import BYTES, make_byte_model
 from nestling.streams.text_sources import SOURCES, book_domains, drop_repeats
 
-TRAINING = Training(epochs=6, batch_size=16, lr=3e-3)
+TRAINING = Training(epochs=4, batch_size=8, lr=2e-3)
 
 
 def text_stream(
@@ -24,7 +24,7 @@ def text_stream(
     books: str | Path | None = None,
     domains: Sequence[str] = tuple(SOURCES),
     length: int = 256,
-    train_bytes: int = 300_000,
+    train_bytes: int = 200_000,
     test_bytes: int = 40_000,
     seed: int = 0,
 ) -> Stream:
