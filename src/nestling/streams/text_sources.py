@@ -9,8 +9,6 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sklearn.datasets import load_digits
-
 from nestling.errors import DataError, ResourceError
 
 Source = Callable[[], list[bytes]]
@@ -54,6 +52,8 @@ def names() -> list[bytes]:
 
 def images() -> list[bytes]:
     """scikit-learn's handwritten digits written as tables of numbers, one document for 8 images."""
+    from sklearn.datasets import load_digits  # here, because importing it takes seconds
+
     data = load_digits(return_X_y=True)[0].astype(int).reshape(-1, 8, 8)
     rendered = ["\n".join(" ".join(str(value) for value in row) for row in image) + "\n\n" for image in data]
     return ["".join(rendered[start : start + 8]).encode() for start in range(0, len(rendered), 8)]
