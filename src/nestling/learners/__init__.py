@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nestling.errors import UnknownNameError
 from nestling.learners.base import Progress, Strategy
+from nestling.learners.continuum import Continuum
 from nestling.learners.ewc import ElasticWeightConsolidation
 from nestling.learners.joint import Joint
 from nestling.learners.klda import KernelLDA
@@ -17,6 +18,7 @@ from nestling.learners.slda import StreamingLDA
 STRATEGIES: dict[str, type[Strategy]] = {
     strategy.name: strategy
     for strategy in (
+        Continuum,
         Naive,
         Joint,
         Replay,

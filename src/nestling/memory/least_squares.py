@@ -28,6 +28,7 @@ class LeastSquaresMemory(nn.Module):
 
     Source: NL eq. 59-60 with retention over all inputs; ridge regression, Hoerl & Kennard 1970.
     Symbols: ridge here is relative to the mean diagonal of A, so one grid serves every scale of keys and any number of pairs.
+
     Args:
         key_width: K.   value_width: V.
     Twin: rules.least_squares.step, the recursion that gives the same M pair by pair.
@@ -105,10 +106,23 @@ class LeastSquaresMemory(nn.Module):
         return float(error / self.held_energy.clamp_min(torch.finfo(torch.float64).tiny))
 
     def choose_ridge(self, ridges: Sequence[float] = RIDGES) -> tuple[float, float]:
-        """The ridge of the smallest held-out error, and that error."""
-        errors = {ridge: self.held_out_error(ridge) for ridge in ridges}
-        best = min(errors, key=lambda ridge: errors[ridge])
-        return best, errors[best]
+        """A ridge at which the held-out error is smaller than at its neighbours in `ridges`, and that error.
+
+        Args: ridges: candidates in rising order; the search goes downhill from the middle one.
+        """
+        errors: dict[int, float] = {}
+
+        def error(place: int) -> float:
+            if not 0 <= place < len(ridges):
+                return float("inf")
+            if place not in errors:
+                errors[place] = self.held_out_error(ridges[place])
+            return errors[place]
+
+        place = len(ridges) // 2
+        while (best := min((place, place - 1, place + 1), key=error)) != place:
+            place = best
+        return ridges[place], error(place)
 
     def _solve(self, gram: Tensor, cross: Tensor, ridge: float) -> Tensor:
         scale = gram.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
