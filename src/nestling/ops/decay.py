@@ -56,4 +56,4 @@ def decay_products(log_alpha: Tensor, dtype: torch.dtype) -> Decay:
 
 def _exp_to_zero(exponent: Tensor, lowest: float) -> Tensor:
     """Exponential that is exactly 0 from `lowest` down."""
-    return exponent.clamp_(min=lowest).exp_().sub_(math.exp(lowest))
+    return exponent.clamp_(min=lowest).exp_() - math.exp(lowest)

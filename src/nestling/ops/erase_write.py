@@ -22,6 +22,8 @@ from torch import Tensor
 
 from nestling.errors import InputError
 from nestling.ops.erase_write_chunked import EraseWriteChunked
+from nestling.ops.erase_write_triton import erase_write_triton
+from nestling.ops.triton_dispatch import runs_on_triton
 from nestling.shapes import check_shape
 
 __all__ = ["erase_write", "erase_write_recurrent", "erase_write_step"]
@@ -64,11 +66,14 @@ def erase_write(
         ShapeError: naming the argument, the expected and the given shape.
         InputError: chunk_size below 1, or a state in half precision.
 
-    Reference: `erase_write_recurrent`.
+    Reference: `erase_write_recurrent`. On CUDA the Triton kernels are taken where they fit.
     """
     _check(query, key, value, erase, write, log_alpha, state)
     if chunk_size < 1:
         raise InputError(f"chunk_size: expected a number >= 1, got {chunk_size}")
+    if runs_on_triton(query, value) and state.dtype == torch.float32 and query.shape[1] > 0:
+        erased = torch.zeros_like(write) if erase is None else erase
+        return erase_write_triton(query, key, value, erased, write, log_alpha, state, chunk_size=chunk_size)
     return EraseWriteChunked.apply(query, key, value, erase, write, log_alpha, state, chunk_size)
 
 

@@ -56,7 +56,7 @@ class EraseWriteChunked(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Gradients of all inputs, segments in reverse order."""
         grad_output, grad_state = grads
         inputs, boundaries = ctx.saved_tensors[:6], ctx.saved_tensors[6:]

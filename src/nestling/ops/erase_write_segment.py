@@ -110,8 +110,8 @@ def backward_segment(
 ) -> tuple[tuple[Tensor | None, ...], Tensor]:
     """Gradients of query, key, value, erase, write, log_alpha, and of the state before the segment [R, K, V].
 
-    The gradient by log g_t is read off the other gradients: whatever is scaled by g_t and multiplied with x_t (x a query,
-    an erased or a written key) gives it x_t . (gradient of x_t in that role), with the sign of the exponent.
+    The gradient by log g_t is read off the other gradients: whatever is scaled by g_t and multiplied with x_t (x a
+    query, an erased or a written key) gives it x_t . (gradient of x_t in that role), with the sign of the exponent.
     """
     decay, erasing = parts.decay, parts.erasing
     begin, before = decay.start[:, 1:, None], decay.start[:, :-1, None]
