@@ -8,10 +8,10 @@ from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nestling.errors import InputError, ShapeError
 from nestling.memory.state import State
+from nestling.ops.unit_vectors import unit_vectors
 
 StateT = TypeVar("StateT", bound=State)
 
@@ -97,8 +97,7 @@ def state_dtype(parameter: Tensor) -> torch.dtype:
 
 def unit(vector: Tensor) -> Tensor:
     """Vector [..., K] scaled to length 1, in at least float32; 0 stays 0, a length beyond the type's range gives 0."""
-    vector = vector if vector.dtype == torch.float64 else vector.float()
-    return F.normalize(vector, dim=-1, eps=1e-12)
+    return unit_vectors(vector if vector.dtype == torch.float64 else vector.float())
 
 
 def retention_bias(num_heads: int) -> Tensor:

@@ -43,9 +43,10 @@ class Projections(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:
         """query, key, value [B, T, H, K]; eta, log_alpha [B, T, H]; momentum [B, T, H] or None."""
-        query, key, value = self.pairs(x).unflatten(-1, (3, self.num_heads, self.head_dim)).unbind(2)
+        pairs = self.pairs(x).unflatten(-1, (3, self.num_heads, self.head_dim))
+        query, key = unit(pairs[:, :, :2]).unbind(2)
         dtype = state_dtype(self.pairs.weight)
         rates = self.rates(x).to(dtype).unflatten(-1, (-1, self.num_heads)).unbind(2)
         eta = torch.sigmoid(rates[0]) if self.bounded_eta else F.softplus(rates[0])
         momentum = torch.sigmoid(rates[2]) if len(rates) > 2 else None
-        return unit(query), unit(key), value, eta, F.logsigmoid(rates[1]), momentum
+        return query, key, pairs[:, :, 2], eta, F.logsigmoid(rates[1]), momentum

@@ -1,4 +1,4 @@
-"""Chunk-parallel `erase_write` as an autograd function that keeps only its inputs and one state per chunk.
+"""Chunk-parallel `erase_write` as an autograd function that keeps its inputs and per chunk a state and an inverse.
 
 The mathematics of a segment (several chunks) is in `erase_write_segment`; here sequences are cut into segments, so that
 what is worked on stays in a CPU's cache and memory does not grow with every intermediate.
@@ -41,15 +41,16 @@ class EraseWriteChunked(torch.autograd.Function):
         inputs = (query, key, value, erase, write, log_alpha)
         state_t = state.mT.reshape(-1, *state.mT.shape[-2:]).contiguous()
         output = torch.empty_like(value)
-        boundaries = []
+        kept: list[Tensor | None] = []
         with torch.autocast(query.device.type, enabled=False):
             for span in _segments(query, chunk_size):
                 tokens = _load(inputs, span, chunk_size, state.dtype)
-                chunks, states = forward_segment(tokens, prepare(tokens), state_t)
+                parts = prepare(tokens)
+                chunks, states = forward_segment(tokens, parts, state_t)
                 _store(output, span, chunks)
-                boundaries.append(states)
+                kept += [states, None if parts.erasing is None else parts.erasing.inverse]
                 state_t = states[-1]
-        ctx.save_for_backward(*inputs, *boundaries)
+        ctx.save_for_backward(*inputs, *kept)
         ctx.chunk_size = chunk_size
         ctx.state_shape = state.shape
         return output, state_t.mT.reshape(state.shape).clone()
@@ -59,15 +60,16 @@ class EraseWriteChunked(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Gradients of all inputs, segments in reverse order."""
         grad_output, grad_state = grads
-        inputs, boundaries = ctx.saved_tensors[:6], ctx.saved_tensors[6:]
+        inputs, boundaries, inverses = ctx.saved_tensors[:6], ctx.saved_tensors[6::2], ctx.saved_tensors[7::2]
         query, dtype = inputs[0], grad_state.dtype
         results = tuple(None if tensor is None else torch.empty_like(tensor) for tensor in inputs)
         grad_t = grad_state.mT.reshape(-1, *grad_state.mT.shape[-2:]).contiguous()
         with torch.autocast(query.device.type, enabled=False):
-            for span, states in zip(reversed(_segments(query, ctx.chunk_size)), reversed(boundaries)):
+            spans = _segments(query, ctx.chunk_size)
+            for span, states, inverse in reversed(list(zip(spans, boundaries, inverses))):
                 tokens = _load(inputs, span, ctx.chunk_size, dtype)
                 grad_chunks = _chunks(grad_output, span, ctx.chunk_size, dtype)
-                segment, grad_t = backward_segment(tokens, prepare(tokens), states, grad_chunks, grad_t)
+                segment, grad_t = backward_segment(tokens, prepare(tokens, inverse), states, grad_chunks, grad_t)
                 for result, grad in zip(results, segment):
                     if result is not None and grad is not None:
                         _store(result, span, grad)

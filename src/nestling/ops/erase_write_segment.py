@@ -62,21 +62,25 @@ class Parts(NamedTuple):
     erasing: Erasing | None
 
 
-def prepare(tokens: Tokens) -> Parts:
-    """Everything that is parallel over chunks."""
+def prepare(tokens: Tokens, inverse: Tensor | None = None) -> Parts:
+    """Everything that is parallel over chunks; `inverse` if it is known already."""
     decay = decay_products(tokens.log_alpha.squeeze(-1), tokens.key.dtype)
     key_t = tokens.key.mT.contiguous()
     scores = torch.bmm(tokens.query, key_t).mul_(decay.after)
     erasing = None
     if tokens.erase is not None:
         erase_key = tokens.key * tokens.erase
-        lower = torch.bmm(erase_key, key_t).mul_(decay.before)
-        # The diagonal of `lower` is 0 and is not read: unitriangular puts the ones there.
-        identity = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device).expand_as(lower)
-        inverse = torch.linalg.solve_triangular(lower, identity, upper=False, unitriangular=True)
+        if inverse is None:
+            inverse = _invert(torch.bmm(erase_key, key_t).mul_(decay.before))
         removal = torch.bmm(inverse, erase_key * decay.start[:, :-1, None])
         erasing = Erasing(erase_key, inverse, removal)
     return Parts(decay, tokens.key * decay.ratio[:, -1, :, None], scores, erasing)
+
+
+def _invert(lower: Tensor) -> Tensor:
+    """(I + L)^-1 of strictly lower triangular L [M, C, C]; its diagonal is not read, `unitriangular` puts the ones."""
+    identity = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device).expand_as(lower)
+    return torch.linalg.solve_triangular(lower, identity, upper=False, unitriangular=True)
 
 
 def forward_segment(tokens: Tokens, parts: Parts, state_t: Tensor) -> tuple[Tensor, Tensor]:
