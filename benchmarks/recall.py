@@ -134,7 +134,7 @@ def report(results: dict[str, Any]) -> str:
         "",
         "Delta and huber lie on one another (errors stay below the threshold 1), and so do delta and gated_delta",
         "(retention 1). Deep memories start from a random first layer and a last layer of zeros, not from a",
-        "meta-learned state, and answer q + W_2 sigma(W_1 q). Explicit DGD on them erases what they add, in both layers.",
+        "meta-learned state, and answer q + W_2 sigma(W_1 q). Explicit DGD on them erases what both layers answer.",
     ]
     return "\n".join([*lines, ""])
 

@@ -53,7 +53,8 @@ def read_momentum(state: deep.Accumulated, query: Tensor) -> Tensor:
 
 
 def _row(**fields: Any) -> Rule:
-    return Rule(state_kind="MLP", objective=deep.objective, **fields)
+    twin = "nestling.ops.anchored.anchored"
+    return Rule(state_kind="MLP", objective=deep.objective, fast_twin=twin, twin_is_exact=False, **fields)
 
 
 DEEP = _row(

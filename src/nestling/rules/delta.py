@@ -94,4 +94,5 @@ RULE = Rule(
     initial=initial,
     write=step,
     read=read,
+    fast_twin="nestling.ops.erase_write.erase_write",
 )

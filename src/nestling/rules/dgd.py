@@ -162,6 +162,7 @@ RULE = Rule(
     initial=initial,
     write=step,
     read=read,
+    fast_twin="nestling.ops.erase_write.erase_write",
 )
 
 EXPLICIT = Rule(
@@ -179,4 +180,5 @@ EXPLICIT = Rule(
     initial=initial,
     write=step_explicit,
     read=read,
+    fast_twin="nestling.ops.erase_write.erase_write",
 )

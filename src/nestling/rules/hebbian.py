@@ -93,4 +93,5 @@ RULE = Rule(
     initial=initial,
     write=step,
     read=read,
+    fast_twin="nestling.ops.erase_write.erase_write",
 )

@@ -116,4 +116,6 @@ RULE = Rule(
     initial=initial,
     write=step,
     read=read,
+    fast_twin="nestling.ops.anchored.anchored",
+    twin_is_exact=False,
 )

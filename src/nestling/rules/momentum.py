@@ -102,4 +102,5 @@ RULE = Rule(
     initial=initial,
     write=write,
     read=read,
+    fast_twin="nestling.ops.anchored.anchored",
 )

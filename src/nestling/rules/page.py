@@ -21,6 +21,11 @@ Learning* (arXiv 2512.24695), `Titans` arXiv 2501.00663, `TTT` arXiv 2407.04620,
 DeltaNet` arXiv 2412.06464.
 """
 
+FOOTNOTE = """
+(1) Gradients are taken at the end of the previous chunk: exact for chunk size 1, an approximation for larger chunks.
+The other fast twins are exact for every chunk size.
+"""
+
 
 def overview(rules: Iterable[Rule]) -> str:
     """One table row per rule: name, what it gives, state, equations, file, fast twin."""
@@ -30,7 +35,7 @@ def overview(rules: Iterable[Rule]) -> str:
     ]
     for rule in rules:
         link = f"[{rule.title}](#{rule.name.replace('_', '-')})"
-        twin = f"`{rule.fast_twin}`" if rule.fast_twin else "-"
+        twin = f"`{rule.fast_twin}`{'' if rule.twin_is_exact else ' (1)'}" if rule.fast_twin else "-"
         cells = (link, rule.model, rule.state_kind, rule.equations, f"`rules/{rule.file}`", twin)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -52,4 +57,4 @@ Name in commands: `{rule.name}`. Gives: {rule.model}. Source: {rule.equations}.
 def page() -> str:
     """The whole page as Markdown."""
     rules = list(RULES.values())
-    return "\n".join([INTRODUCTION, overview(rules), "", *(section(rule) for rule in rules)])
+    return "\n".join([INTRODUCTION, overview(rules), FOOTNOTE, *(section(rule) for rule in rules)])

@@ -31,9 +31,11 @@ class Rule:
     gradient:    its gradient by the state, written by hand; None when the rule is not one gradient step.
     step:        the reference update.
     initial:     (batch, heads, value_width, key_width, *, dtype) -> empty state. Deep memories need equal widths.
-    write:       (state, key [B, H, K], value [B, H, V], *, eta [B, H], alpha [B, H]) -> new state; the rest has defaults.
+    write:       (state, key [B, H, K], value [B, H, V], *, eta [B, H], alpha [B, H]) -> new state; the rest has
+                 defaults.
     read:        (state, query [B, H, K]) -> answer [B, H, V].
-    fast_twin:   dotted name of the chunked form of the same rule, or None.
+    fast_twin:   dotted name of the parallel form of the same rule, or None.
+    twin_is_exact:  for every chunk size, or (False: gradients at the chunk's anchor) for chunk size 1 only.
     """
 
     name: str
@@ -51,3 +53,4 @@ class Rule:
     write: Callable[..., Any]
     read: Callable[..., Tensor]
     fast_twin: str | None = None
+    twin_is_exact: bool = True
