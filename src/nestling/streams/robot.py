@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from nestling.errors import InputError
 from nestling.streams.base import Examples, Experience, Predictor, Stream, Training
 from nestling.streams.robot_demos import Demonstrations, Report, demonstrations
+from nestling.streams.robot_physics import TASKS
 from nestling.streams.robot_simulator import (
     ACTION_SIZE,
     HORIZON,
     OBSERVATION_SIZE,
-    TASKS,
     Array,
     Simulator,
     check_task,
@@ -39,7 +39,7 @@ def robot_stream(
 ) -> Stream:
     """Metaworld tasks as a stream: observations [N, 39] to actions [N, 4], scored by success in the simulator.
 
-    Demonstrations are recorded on first use (about ten seconds a task) and cached. Success on a task is the share of
+    Demonstrations are recorded on first use (a few seconds a task) and cached. Success on a task is the share of
     rollouts that complete it within 200 steps from starting states that no demonstration began in; the policy
     is not told the task, though the observation holds the positions of hand, objects and goal.
 
@@ -130,7 +130,7 @@ def _chosen(num_tasks: int, tasks: Sequence[str] | None) -> tuple[str, ...]:
     if tasks is None:
         if not 2 <= num_tasks <= len(TASKS):
             raise InputError(f"num_tasks must be 2 to {len(TASKS)}, got {num_tasks}; or name the tasks yourself")
-        return TASKS[:num_tasks]
+        return tuple(TASKS)[:num_tasks]
     names = tuple(tasks)
     for name in names:
         check_task(name)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nestling.errors import DataError, InputError, ResourceError
-from nestling.streams.robot_simulator import ACTION_SIZE, HORIZON, draw_starts, load_metaworld, make_environment, reset
+from nestling.streams.robot_simulator import ACTION_SIZE, HORIZON, Simulator, draw_starts, load_metaworld
 
 Array = NDArray[Any]
 Report = Callable[[str, int, int], None]
@@ -26,7 +26,7 @@ Report = Callable[[str, int, int], None]
 NUM_TRAIN_STARTS = 25
 NUM_TEST_EPISODES = 5
 _ATTEMPTS = 8
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,16 +87,16 @@ def demonstrations(task: str, how: Demonstrations, *, cache_dir: Path | str | No
 
 
 def record(task: str, how: Demonstrations, *, report: Report) -> dict[str, Array]:
-    """Record the demonstrations of one task in the simulator (about ten seconds)."""
+    """Record the demonstrations of one task in the simulator (a few seconds)."""
     starts = draw_starts(task, seed=0)
     expert = importlib.import_module("metaworld.policies").ENV_POLICY_MAP[task]()
-    environment = make_environment(task)
+    simulator = Simulator(task, starts[: NUM_TRAIN_STARTS + NUM_TEST_EPISODES])
     train, test = [], []
     for episode in range(how.num + NUM_TEST_EPISODES):
         report(f"recording {task}", min(episode, how.num), how.num)
         is_train = episode < how.num
-        start = starts[episode % NUM_TRAIN_STARTS if is_train else NUM_TRAIN_STARTS + episode - how.num]
-        pairs = _successful_episode(environment, expert, task, start, how, episode)
+        start = episode % NUM_TRAIN_STARTS if is_train else NUM_TRAIN_STARTS + episode - how.num
+        pairs = _successful_episode(simulator, expert, start, how, episode)
         (train if is_train else test).append(pairs)
     report(f"recording {task}", how.num, how.num)
     train_x, train_y = (np.concatenate(part) for part in zip(*train, strict=True))
@@ -112,36 +112,36 @@ def record(task: str, how: Demonstrations, *, report: Report) -> dict[str, Array
 
 
 def _successful_episode(
-    environment: Any, expert: Any, task: str, start: Array, how: Demonstrations, episode: int
+    simulator: Simulator, expert: Any, start: int, how: Demonstrations, episode: int
 ) -> tuple[Array, Array]:
     for attempt in range(_ATTEMPTS):
-        generator = np.random.default_rng([how.seed, zlib.crc32(task.encode()), episode, attempt])
+        generator = np.random.default_rng([how.seed, zlib.crc32(simulator.task.encode()), episode, attempt])
         noise = how.noise * (1 - attempt / _ATTEMPTS)
-        observations, actions, done = _episode(environment, expert, task, start, noise, how.tail, generator)
+        observations, actions, done = _episode(simulator, expert, start, noise, how.tail, generator)
         if done:
             return np.array(observations, np.float32), np.array(actions, np.float32)
     raise DataError(
-        f"the scripted expert for {task} failed {_ATTEMPTS} times from one starting state with noise {how.noise}: "
-        "lower the noise or leave the task out"
+        f"the scripted expert for {simulator.task} failed {_ATTEMPTS} times from one starting state with noise up to "
+        f"{how.noise}: lower the noise or leave the task out"
     )
 
 
 def _episode(
-    environment: Any, expert: Any, task: str, start: Array, noise: float, tail: int, generator: np.random.Generator
+    simulator: Simulator, expert: Any, start: int, noise: float, tail: int, generator: np.random.Generator
 ) -> tuple[list[Array], list[Array], bool]:
-    observation = reset(environment, task, start)
+    observation = simulator.restore(start)
     observations, actions, left = [], [], HORIZON
-    done = False
+    was_done = False
     while left > 0:
         action = expert_action(expert, observation)
         observations.append(observation)
         actions.append(action)
         applied = np.clip(action + noise * generator.standard_normal(ACTION_SIZE), -1.0, 1.0)
-        observation, _, _, _, info = environment.step(applied)
+        observation, is_done = simulator.step(start, applied)
         left -= 1
-        if info["success"] > 0 and not done:
-            done, left = True, min(left, tail)
-    return observations, actions, done
+        if is_done and not was_done:
+            was_done, left = True, min(left, tail)
+    return observations, actions, was_done
 
 
 def expert_action(expert: Any, observation: Array) -> Array:
