@@ -53,7 +53,7 @@ class LanguageContinuum(GradientStrategy):
         orders: tuple[int, ...] | None = None,
         ridge: float = 4.0,
         window_weight: float = 3.0,
-        retention: float = 0.95,
+        retention: float = 0.98,
         rate: float = 0.1,
     ) -> None:
         if problem.kind != "language":

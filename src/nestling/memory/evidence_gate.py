@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def evidence_gate(
-    log_probs: Sequence[Tensor], symbols: Tensor, *, retention: float = 0.95, rate: float = 0.1
+    log_probs: Sequence[Tensor], symbols: Tensor, *, retention: float = 0.98, rate: float = 0.1
 ) -> tuple[Tensor, Tensor]:
     """Combine next-symbol predictors by a product whose exponents follow their evidence, the fastest level of all.
 
