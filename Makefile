@@ -29,7 +29,7 @@ lint: setup
 	$(BIN)/ruff format --check src tests benchmarks
 
 typecheck: setup
-	$(BIN)/pyright
+	$(BIN)/basedpyright
 
 layers: setup
 	$(BIN)/lint-imports
