@@ -71,9 +71,8 @@ def erase_write(
     _check(query, key, value, erase, write, log_alpha, state)
     if chunk_size < 1:
         raise InputError(f"chunk_size: expected a number >= 1, got {chunk_size}")
-    if runs_on_triton(query, value) and state.dtype == torch.float32 and query.shape[1] > 0:
-        erased = torch.zeros_like(write) if erase is None else erase
-        return erase_write_triton(query, key, value, erased, write, log_alpha, state, chunk_size=chunk_size)
+    if runs_on_triton(query, key, value, state):
+        return erase_write_triton(query, key, value, erase, write, log_alpha, state, chunk_size=chunk_size)
     return EraseWriteChunked.apply(query, key, value, erase, write, log_alpha, state, chunk_size)
 
 

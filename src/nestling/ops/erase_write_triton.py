@@ -9,13 +9,14 @@ import contextlib
 import functools
 from contextlib import AbstractContextManager
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nestling.errors import InputError, ResourceError
+from nestling.ops.erase_write_triton_plan import Plan, make_plan
 from nestling.ops.triton_dispatch import KERNEL_DTYPES, LARGEST_WIDTH, triton_installed, triton_interpreted
 from nestling.shapes import check_shape
 
@@ -24,7 +25,7 @@ def erase_write_triton(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    erase: Tensor,
+    erase: Tensor | None,
     write: Tensor,
     log_alpha: Tensor,
     state: Tensor,
@@ -36,18 +37,21 @@ def erase_write_triton(
     M_t = M_{t-1} (alpha_t I - erase_t k_t k_t^T) + write_t v_t k_t^T,   y_t = M_t q_t
 
     erase 0 is the Hebbian rule, erase = write the delta rule, alpha < 1 its gated form, erase = 2 write explicit DGD.
-    Sums are float32. Products take operands of the promoted type of query, key and value: bfloat16 as it is, float16
-    widened to TF32 (same precision, no overflow), float32 exactly unless
-    torch.set_float32_matmul_precision allows TF32. The backward pass recomputes everything but the [C, C] inverses.
+    Sums are float32; operands have the promoted type of query, key and value (see `make_plan`). The backward pass keeps
+    the inputs and the [C, C] inverses and computes the rest again; it cannot be differentiated a second time.
 
     Source: NL eq. 65, 88, 93; chunk form and gradient derived in docs/derivations/erase_write.md.
 
     Args:
-        query: [B, T, H, K], K in 1..256.   key: [B, T, H, K], any norm.   value: [B, T, H, V], V in 1..256.
-        erase: [B, T, H] >= 0.   write: [B, T, H] >= 0.
+        query: [B, T, H, K], K in 1..256.
+        key: [B, T, H, K], any norm.
+        value: [B, T, H, V], V in 1..256.
+        erase: [B, T, H] or None for 0.
+        write: [B, T, H].
         log_alpha: [B, T, H] <= 0, natural log of the retention; -inf forgets everything.
-        state: [B, H, V, K], the memory before the first token.
-        chunk_size: tokens per chunk, >= 1. Changes speed only; rounded to the nearest of 16, 32, 64 that fits.
+        state: [B, H, V, K] float32, the memory before the first token.
+        chunk_size: tokens per chunk, >= 1. Changes speed, not the result: the kernels know chunks of 16, 32 and
+            (bfloat16) 64 tokens and take the next one.
 
     Returns:
         output [B, T, H, V] in the type of `value`, and the final state [B, H, V, K] float32; inputs are unchanged.
@@ -57,82 +61,15 @@ def erase_write_triton(
         InputError: type, width, chunk_size or device that the kernels do not take.
         ResourceError: Triton is not installed.
     """
+    erase = torch.zeros_like(write) if erase is None else erase
     _check_inputs(query, key, value, erase, write, log_alpha, state, chunk_size)
     if value.numel() == 0:
         return value.clone(), state.float().clone()
     common = torch.promote_types(torch.promote_types(query.dtype, key.dtype), value.dtype)
     vectors = tuple(tensor.to(common).contiguous() for tensor in (query, key, value))
     scalars = tuple(tensor.float().contiguous() for tensor in (erase, write, log_alpha))
-    output, final_state = _EraseWrite.apply(*vectors, *scalars, state.float().contiguous(), _chunk(chunk_size))
+    output, final_state = _EraseWrite.apply(*vectors, *scalars, state.float().contiguous(), chunk_size)
     return output.to(value.dtype), final_state
-
-
-class Plan(NamedTuple):
-    """Sizes and settings of one call. Fixed by shapes and types alone, so that every run gives the same bits."""
-
-    B: int
-    T: int
-    H: int
-    K: int
-    V: int
-    C: int
-    operand: torch.dtype
-    precision: str
-    solve_precision: str
-
-    @property
-    def num_chunks(self) -> int:
-        return -(-self.T // self.C)
-
-    @property
-    def key_block(self) -> int:
-        return min(64, _power_of_two(self.K))
-
-    @property
-    def value_block(self) -> int:
-        return min(64, _power_of_two(self.V))
-
-    @property
-    def num_key_blocks(self) -> int:
-        return -(-self.K // self.key_block)
-
-    @property
-    def num_value_blocks(self) -> int:
-        return -(-self.V // self.value_block)
-
-    @property
-    def state_block(self) -> int:
-        """Value columns of one sequential program: narrow, so that more programs run side by side."""
-        return min(32, _power_of_two(self.V))
-
-    @property
-    def chunk_grid(self) -> tuple[int, int]:
-        return self.num_chunks, self.B * self.H
-
-    @property
-    def state_grid(self) -> tuple[int, int]:
-        return -(-self.V // self.state_block), self.B * self.H
-
-    @property
-    def tiles(self) -> dict[str, Any]:
-        """Compile-time sizes of the kernels that are parallel over chunks."""
-        return {**self._widths, "BK": self.key_block, "BV": self.value_block, "num_warps": 4, "num_stages": 2}
-
-    @property
-    def state_tiles(self) -> dict[str, Any]:
-        """Compile-time sizes of the two sequential kernels, which hold all key rows at once."""
-        warps = 8 if self.K > 128 else 4
-        return {**self._widths, "BK": _power_of_two(self.K), "BV": self.state_block, "num_warps": warps, "num_stages": 1}
-
-    @property
-    def solve_tiles(self) -> dict[str, Any]:
-        levels = self.C.bit_length() - 1
-        tiles = {name: size for name, size in self.tiles.items() if name not in ("V", "BV")}
-        return {**tiles, "LEVELS": levels, "SOLVE_PRECISION": self.solve_precision}
-
-    @property
-    def _widths(self) -> dict[str, Any]:
-        return {"H": self.H, "K": self.K, "V": self.V, "C": self.C, "PRECISION": self.precision}
 
 
 class _EraseWrite(torch.autograd.Function):
@@ -146,9 +83,9 @@ class _EraseWrite(torch.autograd.Function):
         write: Tensor,
         log_alpha: Tensor,
         state: Tensor,
-        chunk: int,
+        chunk_size: int,
     ) -> tuple[Tensor, Tensor]:
-        plan = _plan(query, value, chunk)
+        plan = make_plan(query, value, chunk_size)
         forward, _ = _kernels()
         with _on_device(query):
             inverse = query.new_empty(*key.shape[:3], plan.C, dtype=plan.operand)
@@ -170,7 +107,14 @@ class _EraseWrite(torch.autograd.Function):
 
 
 def _scan(
-    plan: Plan, key: Tensor, value: Tensor, erase: Tensor, write: Tensor, log_alpha: Tensor, state: Tensor, inverse: Tensor
+    plan: Plan,
+    key: Tensor,
+    value: Tensor,
+    erase: Tensor,
+    write: Tensor,
+    log_alpha: Tensor,
+    state: Tensor,
+    inverse: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Erase vectors X, writes U, the memory before every chunk and after the last, from the stored inverses."""
     forward, _ = _kernels()
@@ -215,30 +159,13 @@ def _backward(
     d_erase, d_log_alpha = (erase.new_empty(1 + plan.num_key_blocks, *erase.shape) for _ in range(2))
     kernels.matrices_kernel[plan.chunk_grid](
         query, key, value, erase, write, log_alpha, inverse, writes, d_output, d_writes,
-        residual, scores, solves, d_value, d_write, d_erase, d_log_alpha, plan.T, **plan.tiles,
+        residual, scores, solves, d_value, d_write, d_erase, d_log_alpha, plan.T, **plan.gradient_tiles,
     )  # fmt: skip
     kernels.gradients_kernel[(*plan.chunk_grid, plan.num_key_blocks)](
         query, key, erase, log_alpha, writes, states, d_output, d_states, residual, scores, solves,
-        d_query, d_key, d_erase, d_log_alpha, plan.T, erase.numel(), **plan.tiles,
+        d_query, d_key, d_erase, d_log_alpha, plan.T, erase.numel(), **plan.gradient_tiles,
     )  # fmt: skip
     return d_query, d_key, d_value, d_erase.sum(0), d_write, d_log_alpha.sum(0), d_state
-
-
-def _plan(query: Tensor, value: Tensor, chunk: int) -> Plan:
-    B, T, H, K = query.shape
-    exact = query.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
-    precision = "ieee" if exact else "tf32"
-    operand = torch.bfloat16 if query.dtype == torch.bfloat16 else torch.float32
-    return Plan(B, T, H, K, value.shape[-1], chunk, operand, precision, precision)
-
-
-def _chunk(chunk_size: int) -> int:
-    return min(64, max(16, _power_of_two(chunk_size)))
-
-
-def _power_of_two(size: int) -> int:
-    """The next power of two that the tensor cores can take as an axis."""
-    return max(16, 1 << (size - 1).bit_length())
 
 
 @functools.cache

@@ -77,9 +77,7 @@ def vectors_kernel(
     token, inside = locate(tl.program_id(0), tl.program_id(1), T, H, C)
     dtype = inverse.dtype.element_ty
     solved = load_rows(inverse, token, inside, tl.arange(0, C), C)
-    reach = load_scalars(erase, token, inside) * tl.exp(
-        tl.cumsum(load_earlier(log_alpha, token, inside, H, C), axis=0)
-    )
+    reach = load_scalars(erase, token, inside) * tl.exp(tl.cumsum(load_earlier(log_alpha, token, inside, H, C), axis=0))
     for start in range(0, K, BK):
         column = start + tl.arange(0, BK)
         k = load_rows(key, token, inside, column, K).to(tl.float32)

@@ -40,9 +40,7 @@ def load_rows(source, token, inside, column, WIDTH: tl.constexpr):
 def store_rows(target, tile, token, inside, column, WIDTH: tl.constexpr):
     """Write a tile [C, columns] into a [B, T, H, WIDTH] tensor."""
     where = token[:, None] * WIDTH + column[None, :]
-    tl.store(
-        target + where, tile.to(target.dtype.element_ty), mask=inside[:, None] & (column < WIDTH)[None, :]
-    )
+    tl.store(target + where, tile.to(target.dtype.element_ty), mask=inside[:, None] & (column < WIDTH)[None, :])
 
 
 @triton.jit

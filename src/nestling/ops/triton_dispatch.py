@@ -24,15 +24,16 @@ def triton_interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def runs_on_triton(query: Tensor, value: Tensor) -> bool:
-    """Whether the kernels take this call: CUDA, a half or float32 type, key and value width 1..256.
+def runs_on_triton(query: Tensor, key: Tensor, value: Tensor, state: Tensor) -> bool:
+    """Whether the kernels take this call: CUDA, half or float32 types, float32 state, widths 1..256.
 
     The rest (CPU, float64, wider memories) belongs to the torch twin, which computes the same function.
     """
     return (
         query.is_cuda
         and torch.version.hip is None
-        and torch.promote_types(query.dtype, value.dtype) in KERNEL_DTYPES
+        and all(tensor.dtype in KERNEL_DTYPES for tensor in (query, key, value))
+        and state.dtype == torch.float32
         and 1 <= query.shape[-1] <= LARGEST_WIDTH
         and 1 <= value.shape[-1] <= LARGEST_WIDTH
         and triton_installed()
