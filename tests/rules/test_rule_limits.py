@@ -163,20 +163,44 @@ def test_implicit_dgd_is_a_contraction_along_the_key(eta: float, norm: float, al
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**31 - 1), steps=st.integers(1, 12), forgetting=st.floats(0.5, 1.0))
-def test_least_squares_is_the_batch_solution(seed: int, steps: int, forgetting: float) -> None:
+def test_least_squares_is_the_weighted_batch_solution(seed: int, steps: int, forgetting: float) -> None:
+    """eta is the weight of a pair, alpha the forgetting; the ridge fades with the past."""
     generator = torch.Generator().manual_seed(seed)
     keys = torch.randn(steps, 4, generator=generator, dtype=torch.float64)
     values = torch.randn(steps, 3, generator=generator, dtype=torch.float64)
+    eta = 0.1 + 2 * torch.rand(steps, generator=generator, dtype=torch.float64)
     rule, ones = RULES["least_squares"], torch.ones(1, 1, dtype=torch.float64)
     state = rule.initial(1, 1, 3, 4, dtype=torch.float64)
-    for key, value in zip(keys, values):
-        state = rule.write(state, key[None, None], value[None, None], eta=ones, alpha=forgetting * ones)
-    weight = forgetting ** torch.arange(steps - 1, -1, -1, dtype=torch.float64)
+    for key, value, rate in zip(keys, values, eta):
+        state = rule.write(state, key[None, None], value[None, None], eta=rate * ones, alpha=forgetting * ones)
+    weight = eta * forgetting ** torch.arange(steps - 1, -1, -1, dtype=torch.float64)
     gram = (weight[:, None] * keys).T @ keys + 1e-2 * forgetting**steps * torch.eye(4, dtype=torch.float64)
     batch = torch.linalg.solve(gram, (weight[:, None] * keys).T @ values).T
-    # the problem is as badly conditioned as the keys are few: compare with the condition number in mind
+    # with few keys the problem is badly conditioned: rounding grows with the condition number, squared at worst
     tolerance = 1e-13 * torch.linalg.cond(gram).item() ** 2 + 1e-10
     assert (state.memory[0, 0] - batch).abs().max() < tolerance * max(1.0, batch.abs().max().item())
+
+
+def test_least_squares_with_weight_zero_keeps_its_memory(draw: Draw) -> None:
+    x, rule = draw(19), RULES["least_squares"]
+    ones = torch.ones_like(x.eta)
+    state = rule.write(rule.initial(2, 3, 4, 5, dtype=torch.float64), x.key, x.value, eta=x.eta, alpha=ones)
+    after = rule.write(state, x.query, x.value, eta=torch.zeros_like(x.eta), alpha=ones)
+    assert torch.equal(after.memory, state.memory)
+    assert torch.equal(after.inverse, state.inverse)
+
+
+def test_least_squares_forgets_per_row_and_head(draw: Draw) -> None:
+    """Every row and head has its own alpha: the same as alone."""
+    x, rule = draw(20), RULES["least_squares"]
+    state = rule.initial(2, 3, 4, 5, dtype=torch.float64)
+    alone = rule.initial(1, 1, 4, 5, dtype=torch.float64)
+    for t in range(4):
+        state = rule.write(state, x.keys[:, :, t], x.values[:, :, t], eta=x.eta, alpha=x.alpha)
+        part = (slice(1, 2), slice(2, 3))
+        rates = {"eta": x.eta[part], "alpha": x.alpha[part]}
+        alone = rule.write(alone, x.keys[:, :, t][part], x.values[:, :, t][part], **rates)
+    torch.testing.assert_close(state.memory[1:, 2:], alone.memory, rtol=0, atol=1e-12)
 
 
 @settings(max_examples=30, deadline=None)
