@@ -1,0 +1,8 @@
+"""Time our memories against attention and installed peers: python benchmarks/speed.py [--help]."""
+
+import typer
+
+from nestling.cli.bench import bench
+
+if __name__ == "__main__":
+    typer.run(bench)
