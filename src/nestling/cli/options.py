@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from nestling.errors import InputError
@@ -27,6 +28,8 @@ def parse_options(stream: str, given: Sequence[str]) -> dict[str, Any]:
 
 def _read(name: str, value: str, wanted: str) -> Any:
     """`wanted` is the annotation as it is written in the builder, e.g. "int" or "Sequence[str] | None"."""
+    if "Path" in wanted:
+        return Path(value).expanduser()
     if "Sequence" in wanted:
         return [part.strip() for part in value.split(",") if part.strip()]
     kinds = [kind for kind in ("bool", "int", "float") if kind in wanted.replace("|", " ").split()]

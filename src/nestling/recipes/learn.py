@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +51,7 @@ def learn(
         model: factory of an `nn.Module` to use in place of the stream's own.
         stream_options: keyword options of the stream's builder.
         listener: is told how far it is.
-        command: what to write into the report as the command; None takes this process's own.
+        command: what to write into the report as the command; None writes this call.
 
     Returns: the result; with `out`, also saved there as results.json and report.html.
     Raises: InputError for anything that cannot be run, CheckpointError when no saved state is whole,
@@ -61,6 +59,8 @@ def learn(
     """
     if jobs < 1:
         raise InputError(f"expected at least 1 job, got {jobs}")
+    if threads < 1:
+        raise InputError(f"expected at least 1 thread, got {threads}")
     if resume and out is None:
         raise InputError("resume needs the folder of the run: give out=...")
     names = strategies.split(",") if isinstance(strategies, str) else list(strategies)
@@ -77,7 +77,7 @@ def learn(
             report=heard.on_preparation,
         )
         folder = None if out is None else Path(out)
-        origin = command or _own_command()
+        origin = command or _as_call(plan)
         if folder is not None:
             origin = open_folder(folder, plan, origin, resume=resume)
         return _run_all(plan, folder, origin, jobs=jobs, listener=heard)
@@ -131,6 +131,14 @@ def _result(plan: Plan, runs: list[RunRecord], command: str) -> LearnResult:
     )
 
 
-def _own_command() -> str:
-    program = Path(sys.argv[0]).name or "python"
-    return shlex.join([program, *sys.argv[1:]])
+def _as_call(plan: Plan) -> str:
+    """The call of `learn` that does the same."""
+    arguments: dict[str, Any] = {
+        "stream": plan.source if isinstance(plan.source, str) else plan.stream.name,
+        "strategies": list(plan.strategies),
+        "seeds": list(plan.seeds),
+        "order": plan.order,
+    }
+    optional: dict[str, Any] = {"stream_options": dict(plan.options), "model": plan.model and plan.config()["model"]}
+    arguments.update({key: value for key, value in optional.items() if value})
+    return f"nestling.learn({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"

@@ -6,11 +6,9 @@ import contextlib
 import os
 import platform
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
-import numpy
-import scipy
-import sklearn
 import torch
 from threadpoolctl import threadpool_limits
 
@@ -32,10 +30,7 @@ def describe_versions() -> dict[str, str]:
     return {
         "nestling": nestling.__version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "scipy": scipy.__version__,
-        "scikit-learn": sklearn.__version__,
+        **{name: version(name) for name in ("torch", "numpy", "scipy", "scikit-learn")},
     }
 
 

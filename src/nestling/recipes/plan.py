@@ -28,7 +28,7 @@ class Plan:
     """Everything that decides the figures, resolved: no default is left open.
 
     source: the stream as the user gave it (name, folder or Stream).   stream: the same, built.
-    options: options of the stream's builder.   order: of the experiences, per seed.
+    options: options of the stream's builder as given.   defaults: of the builder.   order: of the experiences, per seed.
     model: factory of the module; None takes the stream's own.
     threads: of one run; figures may depend on it in the last bits.
     """
@@ -36,6 +36,7 @@ class Plan:
     source: str | Stream
     stream: Stream
     options: Mapping[str, Any]
+    defaults: Mapping[str, Any]
     strategies: tuple[str, ...]
     seeds: tuple[int, ...]
     order: Order
@@ -47,10 +48,8 @@ class Plan:
         stream, training = self.stream, self.stream.training
         return {
             "stream": stream.name,
-            "stream_options": {
-                key: str(value) if isinstance(value, Path) else value for key, value in self.options.items()
-            },
-            "stream_details": dict(stream.details),
+            "stream_options": _plain({**self.defaults, **self.options}),
+            "stream_details": _plain(stream.details),
             "stream_hash": stream.source_hash,
             "strategies": list(self.strategies),
             "seeds": list(self.seeds),
@@ -93,8 +92,6 @@ def make_plan(
         raise InputError(f"options {', '.join(options)} were given with a Stream that is already built; set them there")
     if not strategies:
         raise InputError("no strategy was given; name at least one, see 'nestling strategies'")
-    if threads < 1:
-        raise InputError(f"expected at least 1 thread, got {threads}")
     checked_order = _check_order(order, stream)
     checked_seeds = _check_seeds(seeds)
     names = tuple(dict.fromkeys(strategies))
@@ -106,6 +103,7 @@ def make_plan(
         source=source,
         stream=built,
         options=dict(options),
+        defaults=find_stream(source).options() if isinstance(source, str) else {},
         strategies=names,
         seeds=checked_seeds,
         order=checked_order,
@@ -159,6 +157,15 @@ def _check_same(path: Path, config: dict[str, Any]) -> str:
                 "give the same as before, or choose another folder"
             )
     return command
+
+
+def _plain(value: Any) -> Any:
+    """JSON values: tuples as lists, paths as text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _short(value: Any) -> str:

@@ -100,7 +100,8 @@ class Run:
         seed: of the module's initial weights and of the strategy.
         make_module: fresh module, torch being seeded before the call; None takes the stream's own.
         folder: where checkpoints go; None keeps none.
-        every: least seconds between two checkpoints inside an experience. Changes no figure.
+        every: least seconds between two checkpoints inside an experience, `SECONDS_BETWEEN_CHECKPOINTS` if None.
+            Changes no figure.
         listener: is told how far the run is.
     """
 
@@ -112,13 +113,13 @@ class Run:
         *,
         make_module: Callable[[], nn.Module] | None = None,
         folder: Path | None = None,
-        every: float = SECONDS_BETWEEN_CHECKPOINTS,
+        every: float | None = None,
         listener: Listener | None = None,
     ) -> None:
         self.stream = stream
         self.strategy_name = strategy_name
         self.seed = seed
-        self.every = every
+        self.every = SECONDS_BETWEEN_CHECKPOINTS if every is None else every
         self.listener = listener or Listener()
         self.checkpoints = CheckpointFolder(folder) if folder else None
         self.position = Position()

@@ -6,6 +6,7 @@ import importlib.util
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ TEST_SHARE = 0.2
 TRAINING = Training(epochs=10, min_steps=300, batch_size=32)
 _WIDTH = 256
 
+Report = Callable[[str, int, int], None]
 T = TypeVar("T")
 
 
@@ -47,9 +49,15 @@ class Files:
 
 
 def folder_stream(
-    folder: Path, *, features: str | None = None, length: int = 256, seed: int = 0, test_share: float = TEST_SHARE
+    place: str | Path,
+    *,
+    features: str | None = None,
+    length: int = 256,
+    seed: int = 0,
+    test_share: float = TEST_SHARE,
+    report: Report | None = None,
 ) -> Stream:
-    """The files of `folder` in natural name order (2 before 10), one experience each.
+    """The files of a folder in natural name order (2 before 10), one experience each.
 
     .csv, .jsonl: columns text,label, or numeric columns and label. Labels that are texts or whole numbers are
                   classes, fractions are numbers to predict.
@@ -60,14 +68,16 @@ def folder_stream(
     Scores: accuracy; explained variance 1 - MSE / Var, Var over the training targets of all experiences; bits per byte.
 
     Args:
-        folder: where the files are; hidden files and other extensions are left alone.
+        place: the folder; hidden files and other extensions are left alone.
         features: of texts: "minilm" (frozen sentence encoder, extra `minilm`) or "hashed" (letter and word n-grams,
             nothing to install); None takes minilm where it is installed. The choice is in `details`.
         length: window of .txt files [bytes].
         seed: draws what is held out.
         test_share: held out where there is no test file, in (0, 1).
+        report: receives (file, done, total) while features are computed.
     Raises: DataError naming file, line and column; InputError for options out of range.
     """
+    folder = Path(place)
     if not 0 < test_share < 1:
         raise InputError(f"expected test_share between 0 and 1, got {test_share}")
     found = find_files(folder)
@@ -87,7 +97,7 @@ def folder_stream(
         chosen = choose_features(features) if tables[0][0].has_text else None
         details.update({"features": chosen} if chosen else {})
         targets = code_labels(tables)
-        inputs = [[_table_inputs(table, chosen) for table in pair] for pair in tables]
+        inputs = [[_table_inputs(table, chosen, report) for table in pair] for pair in tables]
     _check_same_shape(found, inputs)
     parts = [[Examples(inputs=x, targets=y) for x, y in zip(*pair)] for pair in zip(inputs, targets.parts)]
     stratified = targets.classes is not None
@@ -200,11 +210,13 @@ def _windows(path: Path, length: int) -> Examples:
     return Examples(inputs=pieces[:, :-1].contiguous(), targets=pieces[:, 1:].contiguous())
 
 
-def _table_inputs(table: Table, features: str | None) -> Tensor:
+def _table_inputs(table: Table, features: str | None, report: Report | None) -> Tensor:
     if not table.has_text:
         return torch.tensor(table.values, dtype=torch.float32)
     texts = [row[0] for row in table.values]
-    return sentence_features(texts) if features == "minilm" else hashed_ngrams(texts)
+    if features == "hashed":
+        return hashed_ngrams(texts)
+    return sentence_features(texts, progress=partial(report, table.path.name) if report else None)
 
 
 def _check_same_columns(tables: Sequence[Table]) -> None:

@@ -6,6 +6,7 @@ import inspect
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,22 @@ from nestling.errors import InputError, UnknownNameError
 from nestling.streams.base import Order, Stream
 from nestling.streams.digits import digits_stream
 from nestling.streams.folder import folder_stream
+from nestling.streams.intents import banking77_stream, clinc150_stream
+from nestling.streams.mnist import mnist_stream
 from nestling.streams.robot import robot_stream
 from nestling.streams.text import text_stream
 
 Report = Callable[[str, int, int], None]
-_REPORT = "report"
+# Arguments of builders that are not options: where to report to, and the folder of `folder_stream`.
+_REPORT, _PROGRESS, _PLACE = "report", "progress", "place"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamSpec:
     """One row of the table of streams.
 
-    build: returns the stream; its keyword arguments are the options a user may give. One called `report` is not an
-        option: it receives (what, done, total) while the stream is prepared.
+    build: returns the stream; its arguments are the options a user may give. Not options are `report`, which receives
+        (what, done, total) while the stream is prepared, and `progress`, which receives (done, total).
     order: in which order experiences arrive unless the user says otherwise.
     """
 
@@ -36,7 +40,9 @@ class StreamSpec:
 
     def options(self) -> dict[str, Any]:
         """Names and defaults of the options."""
-        return {name: default for name, default in _keywords(self.build).items() if name != _REPORT}
+        parameters = inspect.signature(self.build).parameters
+        hidden = (_REPORT, _PROGRESS, _PLACE)
+        return {name: each.default for name, each in parameters.items() if name not in hidden}
 
 
 FOLDER = StreamSpec(
@@ -59,12 +65,31 @@ STREAMS: dict[str, StreamSpec] = {
             build=digits_stream,
         ),
         StreamSpec(
+            name="mnist",
+            summary="handwritten digits (28x28 pixels) from files of yours, five experiences of two classes",
+            build=mnist_stream,
+        ),
+        StreamSpec(
+            name="intents-clinc150",
+            summary="what a sentence asks for (CLINC150), ten experiences of 15 classes, frozen MiniLM features",
+            build=clinc150_stream,
+            order="shuffled",
+        ),
+        StreamSpec(
+            name="intents-banking77",
+            summary="what a bank's customer asks for (Banking77), seven experiences of 11 classes, MiniLM features",
+            build=banking77_stream,
+            order="shuffled",
+        ),
+        StreamSpec(
             name="text",
             summary="language modelling byte by byte over domains that every machine has, in bits per byte",
             build=text_stream,
         ),
     )
 }
+
+ALIASES = {"intents": "intents-clinc150"}
 
 
 def build_stream(name_or_path: str, *, report: Report | None = None, **options: Any) -> Stream:
@@ -80,18 +105,19 @@ def build_stream(name_or_path: str, *, report: Report | None = None, **options: 
     """
     spec = find_stream(name_or_path)
     checked = _checked_options(spec, options)
-    if report is not None and _REPORT in _keywords(spec.build):
-        checked = {**checked, _REPORT: report}
+    if report is not None:
+        checked.update(_reporting(spec, report))
     return spec.build(Path(name_or_path).expanduser(), **checked) if spec is FOLDER else spec.build(**checked)
 
 
 def find_stream(name_or_path: str) -> StreamSpec:
     """The row for a name, or `FOLDER` for a path. Raises UnknownNameError for what is neither."""
-    if name_or_path in STREAMS:
-        return STREAMS[name_or_path]
+    name = ALIASES.get(name_or_path, name_or_path)
+    if name in STREAMS:
+        return STREAMS[name]
     if os.sep in name_or_path or name_or_path.startswith((".", "~")) or Path(name_or_path).exists():
         return FOLDER
-    raise UnknownNameError("stream (nor is there a folder of that name)", name_or_path, STREAMS)
+    raise UnknownNameError("stream (nor is there a folder of that name)", name_or_path, [*STREAMS, *ALIASES])
 
 
 def _checked_options(spec: StreamSpec, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,6 +130,9 @@ def _checked_options(spec: StreamSpec, options: Mapping[str, Any]) -> dict[str, 
     return dict(options)
 
 
-def _keywords(build: Callable[..., Stream]) -> dict[str, Any]:
-    parameters = inspect.signature(build).parameters.values()
-    return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+def _reporting(spec: StreamSpec, report: Report) -> dict[str, Any]:
+    """The argument through which the builder says how far it is, if it has one."""
+    parameters = inspect.signature(spec.build).parameters
+    if _REPORT in parameters:
+        return {_REPORT: report}
+    return {_PROGRESS: partial(report, f"preparing {spec.name}")} if _PROGRESS in parameters else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import math
 import re
@@ -78,17 +79,18 @@ def draw_matrix(axes: Axes, result: LearnResult, strategy: str) -> None:
     count = len(mean)
     low, high = score_range(result)
     colours = matplotlib.colormaps["cividis" if result.higher_is_better else "cividis_r"]
-    shades = colours((mean - low) / (high - low))
+    shades = colours(np.clip((mean - low) / (high - low), 0, 1))
     later = np.triu(np.ones_like(mean, dtype=bool), 1)
-    shades[later, 3] = 0.35
+    shades[later, 3] = 0.0
     axes.imshow(shades, aspect="equal")
     if count <= _MOST_NUMBERED:
         _number_cells(axes, result, mean, shades, later)
     labels = experience_labels(result)
-    axes.set_xticks(
-        range(count), labels, rotation=0 if _are_short(labels) else 40, ha="center" if _are_short(labels) else "right"
-    )
-    axes.set_yticks(range(count), labels)
+    ticks = range(0, count, _stride(count))
+    shown = [labels[i] for i in ticks]
+    flat = _are_short(shown)
+    axes.set_xticks(ticks, shown, rotation=0 if flat else 40, ha="center" if flat else "right")
+    axes.set_yticks(ticks, shown)
     axes.set_xlabel(f"{result.metric}{' [%]' if is_share(result) else ''} on")
     axes.set_ylabel("after learning")
     axes.tick_params(length=0)
@@ -104,17 +106,18 @@ def draw_curves(axes: Axes, result: LearnResult, strategy: str) -> None:
     for j in range(count):
         colour = curve_colour(j, count)
         steps = np.arange(j, count)
+        name = labels[j] if j % _stride(count) == 0 else None
         line, band = mean[j:, j], spread[j:, j]
-        axes.plot(
-            steps, line, color=colour, marker=MARKERS[j % len(MARKERS)], markersize=5, linewidth=1.8, label=labels[j]
-        )
+        axes.plot(steps, line, color=colour, marker=MARKERS[j % len(MARKERS)], markersize=5, linewidth=1.8, label=name)
         axes.fill_between(steps, line - band, line + band, color=colour, alpha=0.15, linewidth=0)
     so_far = [mean[i, : i + 1].mean() for i in range(count)]
     axes.plot(range(count), so_far, color=_ink(), linestyle=(0, (4, 2)), linewidth=1.4, label="mean so far")
     _limit_scores(axes, result)
-    axes.set_xticks(range(count), labels if _are_short(labels) else [str(i + 1) for i in range(count)])
+    named = _are_short(labels) and count <= _MOST_NUMBERED
+    ticks = range(0, count, _stride(count))
+    axes.set_xticks(ticks, [labels[i] if named else str(i + 1) for i in ticks])
     axes.set_xlim(-0.3, count - 0.7)
-    axes.set_xlabel("after learning" if _are_short(labels) else "experiences learned")
+    axes.set_xlabel("after learning" if named else "experiences learned")
     axes.set_ylabel(f"{result.metric}{' [%]' if is_share(result) else ''}")
     axes.grid(axis="y", alpha=0.25)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), title="score on")
@@ -126,11 +129,11 @@ def matrices(result: LearnResult, strategy: str) -> NDArray[np.float64]:
 
 
 def score_range(result: LearnResult) -> tuple[float, float]:
-    """Lowest and highest score that colours tell apart, the same for all strategies."""
+    """Lowest and highest score on anything learned, the same for all strategies; 0 and 1 for shares."""
     if is_share(result):
         return 0.0, 1.0
-    every = np.concatenate([np.ravel(run.matrix) for run in result.runs])
-    low, high = float(np.percentile(every, 2)), float(np.percentile(every, 98))
+    learned = [np.array(run.matrix)[np.tril_indices(len(run.matrix))] for run in result.runs]
+    low, high = float(np.min(learned)), float(np.max(learned))
     return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
@@ -155,13 +158,20 @@ def _number_cells(
         dark = shades[i, j, :3] @ (0.299, 0.587, 0.114) < 0.5
         colour = _ink() if later[i, j] else "white" if dark else "black"
         weight = "bold" if i == j else "normal"
+        opacity = 0.55 if later[i, j] else 1.0
         text = score_text(result, float(mean[i, j]), digits=digits)
-        axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=size, fontweight=weight)
+        axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=size, fontweight=weight, alpha=opacity)
 
 
 def _limit_scores(axes: Axes, result: LearnResult) -> None:
-    if is_share(result):
-        axes.set_ylim(-3, 103)
+    low, high = (100 * bound if is_share(result) else bound for bound in score_range(result))
+    margin = 0.04 * (high - low)
+    axes.set_ylim(low - margin, high + margin)
+
+
+def _stride(count: int) -> int:
+    """Every how many experiences one is written out."""
+    return math.ceil(count / _MOST_NUMBERED)
 
 
 def _are_short(labels: list[str]) -> bool:
@@ -189,9 +199,11 @@ def _inline(figure: Figure, prefix: str, title: str) -> str:
     drawing = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{own}-", drawing)
     drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
     width = math.ceil(figure.get_figwidth() * 96)
-    return re.sub(
-        r'^<svg[^>]*?viewBox="([^"]*)"[^>]*>',
-        rf'<svg viewBox="\1" role="img" aria-label="{title}" style="width:100%;max-width:{width}px;height:auto" '
-        'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">',
-        drawing,
+    box = re.search(r'viewBox="([^"]*)"', drawing)
+    assert box is not None
+    head = (
+        f'<svg viewBox="{box.group(1)}" role="img" aria-label="{html.escape(title)}" '
+        f'style="width:100%;max-width:{width}px;height:auto" '
+        'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
     )
+    return head + drawing[drawing.index(">") + 1 :]

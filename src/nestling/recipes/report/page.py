@@ -118,9 +118,9 @@ def _reading(result: LearnResult) -> str:
         " Orders differ between seeds, so #1 is whatever came first." if result.config["order"] == "shuffled" else ""
     )
     return (
-        "<p>Each row of a matrix is a moment: what the learner can do after learning one more experience. A column that "
-        "stays bright downwards is remembered; one that turns dark is forgotten. Pale cells were not learned yet. "
-        f"The curves show the same over time, with a band of one standard deviation over seeds.{place}</p>"
+        "<p>Each row of a matrix is a moment: what the learner can do after learning one more experience. A column "
+        "that stays bright downwards is remembered; one that turns dark is forgotten. Cells without colour were not "
+        f"learned yet. The curves show the same over time, with a band of one standard deviation over seeds.{place}</p>"
     )
 
 

@@ -22,7 +22,11 @@ class Column:
 
 def score_columns(result: LearnResult) -> list[Column]:
     """What was reached: mean, and sample standard deviation over seeds."""
-    metric, unit = result.metric, score_unit(result)
+    metric = result.metric
+
+    def unit_of(name: str) -> str:
+        return score_unit(result) if name.endswith("accuracy") else " [points]" if is_share(result) else ""
+
     better = "higher" if result.higher_is_better else "lower"
     kinds = {
         "average_accuracy": (f"final {metric}", f"mean over all experiences at the end; {better} is better"),
@@ -32,7 +36,7 @@ def score_columns(result: LearnResult) -> list[Column]:
         "forward_transfer": ("forward transfer", "gain over the untrained model before an experience is learned"),
     }
     return [
-        Column(head + unit, meaning, tuple(_mean_and_spread(result, row, name) for row in result.summary))
+        Column(head + unit_of(name), meaning, tuple(_mean_and_spread(result, row, name) for row in result.summary))
         for name, (head, meaning) in kinds.items()
     ]
 
@@ -108,8 +112,10 @@ def count_text(value: float) -> str:
 
 def seconds_text(value: float) -> str:
     """Seconds, minutes or hours."""
+    if value < 1:
+        return f"{1000 * value:.0f} ms"
     if value < 10:
-        return f"{value:.2g} s" if value < 1 else f"{value:.1f} s"
+        return f"{value:.1f} s"
     if value < 120:
         return f"{value:.0f} s"
     minutes = round(value / 60)
