@@ -101,9 +101,10 @@ class _EraseWrite(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_output: Tensor, d_final_state: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        d_output, d_final_state = (grad.contiguous() for grad in grads)
         with _on_device(d_output):
-            return *_backward(ctx.plan, *ctx.saved_tensors, d_output.contiguous(), d_final_state.contiguous()), None
+            return *_backward(ctx.plan, ctx.saved_tensors, d_output, d_final_state), None
 
 
 def _scan(
@@ -131,20 +132,9 @@ def _scan(
     return erase_vectors, writes, states, final_state
 
 
-def _backward(
-    plan: Plan,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    erase: Tensor,
-    write: Tensor,
-    log_alpha: Tensor,
-    state: Tensor,
-    inverse: Tensor,
-    d_output: Tensor,
-    d_final_state: Tensor,
-) -> tuple[Tensor, ...]:
+def _backward(plan: Plan, saved: tuple[Tensor, ...], d_output: Tensor, d_final_state: Tensor) -> tuple[Tensor, ...]:
     """Gradients of query, key, value, erase, write, log_alpha and state."""
+    query, key, value, erase, write, log_alpha, state, inverse = saved
     _, kernels = _kernels()
     erase_vectors, writes, states, _ = _scan(plan, key, value, erase, write, log_alpha, state, inverse)
     d_local, d_writes, residual = (torch.empty_like(value, dtype=plan.operand) for _ in range(3))

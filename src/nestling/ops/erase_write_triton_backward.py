@@ -12,6 +12,8 @@ matrices_kernel -> R, dv, P, N (parallel); gradients_kernel -> dq, dk (parallel)
 Gradients of erase and log_alpha come in float32 slots that are summed afterwards: the same bits on every run.
 """
 
+# Kernels are compiled by Triton, an optional package whose language a type checker cannot follow.
+# pyright: reportGeneralTypeIssues=false, reportMissingImports=false
 from __future__ import annotations
 
 import triton

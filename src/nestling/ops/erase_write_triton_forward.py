@@ -10,6 +10,8 @@ solve_kernel -> A = (I + L)^-1; vectors_kernel -> X = A diag(b) k, U0 = A diag(w
 states_kernel -> U = U0 - X S and the S of every chunk (in order); output_kernel -> Y (parallel over chunks).
 """
 
+# Kernels are compiled by Triton, an optional package whose language a type checker cannot follow.
+# pyright: reportGeneralTypeIssues=false, reportMissingImports=false
 from __future__ import annotations
 
 import triton

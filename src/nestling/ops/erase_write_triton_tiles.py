@@ -4,12 +4,16 @@ Letters: C tokens of a chunk, `token` [C] the row of each token in a [B, T, H] t
 exists (the last chunk may be partial). Absent tokens read as zero: no erase, no write, retention exp(0) = 1.
 """
 
+# Kernels are compiled by Triton, an optional package whose language a type checker cannot follow.
+# pyright: reportGeneralTypeIssues=false, reportMissingImports=false
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
+from nestling.ops.triton_dispatch import triton_interpreted
+
+INTERPRETED = tl.constexpr(triton_interpreted())
 
 
 @triton.jit
