@@ -14,36 +14,37 @@ from nestling.memory.base import Memory, state_dtype
 from nestling.memory.projections import Projections
 from nestling.memory.state import WeightState
 from nestling.ops.anchored import AnchoredState, Anchoring, anchored
-from nestling.ops.erase_write import erase_write, erase_write_step
+from nestling.ops.erase_write import erase_write, write_token
 from nestling.rules.dgd import implicit_rate
 from nestling.rules.losses import DOT_PRODUCT, huber_loss, lp_loss
 
 Rates = tuple[Tensor | None, Tensor]
+RatesOf = Callable[[Tensor, Tensor, Tensor], Rates]
 
 
-def _hebbian(key: Tensor, eta: Tensor, log_alpha: Tensor) -> Rates:
-    del key, log_alpha
+def _hebbian(key: Tensor, eta: Tensor, alpha: Tensor) -> Rates:
+    del key, alpha
     return None, eta
 
 
-def _delta(key: Tensor, eta: Tensor, log_alpha: Tensor) -> Rates:
-    del key, log_alpha
+def _delta(key: Tensor, eta: Tensor, alpha: Tensor) -> Rates:
+    del key, alpha
     return eta, eta
 
 
-def _gated_delta(key: Tensor, eta: Tensor, log_alpha: Tensor) -> Rates:
+def _gated_delta(key: Tensor, eta: Tensor, alpha: Tensor) -> Rates:
     del key
-    return log_alpha.exp() * eta, eta
+    return alpha * eta, eta
 
 
-def _dgd(key: Tensor, eta: Tensor, log_alpha: Tensor) -> Rates:
+def _dgd(key: Tensor, eta: Tensor, alpha: Tensor) -> Rates:
     rate = implicit_rate(key, eta=eta)
-    return log_alpha.exp() * rate, rate
+    return alpha * rate, rate
 
 
-def _dgd_l2(key: Tensor, eta: Tensor, log_alpha: Tensor, *, cap: float = 0.5) -> Rates:
+def _dgd_l2(key: Tensor, eta: Tensor, alpha: Tensor, *, cap: float = 0.5) -> Rates:
     del key
-    eta = cap * log_alpha.exp() * eta
+    eta = cap * alpha * eta
     return 2 * eta, eta
 
 
@@ -51,14 +52,14 @@ def _dgd_l2(key: Tensor, eta: Tensor, log_alpha: Tensor, *, cap: float = 0.5) ->
 class MatrixRule:
     """How a matrix memory is run: exactly by `rates` -> `erase_write`, or with gradients at an anchor by `anchoring`.
 
-    rates:       (key, eta, log_alpha) -> (erase or None, write) of the linear recurrence.
+    rates:       (key, eta, alpha) -> (erase or None, write) of the linear recurrence.
     anchoring:   for rules that are not linear in the memory, and for momentum (exact there, for every chunk size).
     momentum:    whether there is a surprise accumulator.
     bounded_eta: eta in (0, 1) by a sigmoid; otherwise any eta > 0.
     eta_bias:    logit of eta for a token of zeros.
     """
 
-    rates: Callable[[Tensor, Tensor, Tensor], Rates] | None = None
+    rates: RatesOf | None = None
     anchoring: Anchoring | None = None
     momentum: bool = False
     bounded_eta: bool = True
@@ -130,10 +131,14 @@ class MatrixMemory(Memory[WeightState]):
 
     def mix(self, x: Tensor, state: WeightState) -> tuple[Tensor, WeightState]:
         """Write and read [B, T, D]; see `Memory.forward`."""
+        if self._how.rates is not None and x.shape[1] == 1 and not torch.is_grad_enabled():
+            return self._one_token(x[:, 0], state.memory[0], self._how.rates)
         query, key, value, eta, log_alpha, momentum = self.project(x)
         if self._how.rates is not None:
-            erase, write = self._how.rates(key, eta, log_alpha)
-            y, memory = _run((query, key, value, erase, write, log_alpha), state.memory[0], self.chunk_size)
+            erase, write = self._how.rates(key, eta, log_alpha.exp())
+            y, memory = erase_write(
+                query, key, value, erase, write, log_alpha, state.memory[0], chunk_size=self.chunk_size
+            )
             state = WeightState((memory,))
         else:
             assert self._how.anchoring is not None
@@ -141,24 +146,15 @@ class MatrixMemory(Memory[WeightState]):
             y, state = run_anchored(run, (query, key, value, eta, log_alpha, momentum), state)
         return self.output(y.flatten(2).to(x.dtype)), state
 
+    def _one_token(self, x: Tensor, memory: Tensor, rates: RatesOf) -> tuple[Tensor, WeightState]:
+        """One token [B, D] without gradients, the short way."""
+        query, key, value, eta, alpha = self.project.one_token(x)
+        y, memory = write_token(query, key, value, *rates(key, eta, alpha), alpha, memory)
+        return self.output(y.flatten(1).to(x.dtype)).unsqueeze(1), WeightState((memory,))
+
     def extra_repr(self) -> str:
         """For print."""
         return f"rule={self.rule!r}, dim={self.dim}, num_heads={self.num_heads}, head_dim={self.head_dim}"
-
-
-def _run(tokens: tuple[Tensor | None, ...], memory: Tensor, chunk_size: int) -> tuple[Tensor, Tensor]:
-    """The linear recurrence; one token alone takes the short way."""
-    query, key, value, erase, write, log_alpha = tokens
-    assert query is not None
-    assert key is not None
-    assert value is not None
-    assert write is not None
-    assert log_alpha is not None
-    if query.shape[1] != 1:
-        return erase_write(query, key, value, erase, write, log_alpha, memory, chunk_size=chunk_size)
-    first = None if erase is None else erase[:, 0]
-    y, memory = erase_write_step(query[:, 0], key[:, 0], value[:, 0], first, write[:, 0], log_alpha[:, 0], memory)
-    return y.unsqueeze(1), memory
 
 
 def run_anchored(

@@ -41,6 +41,17 @@ class Projections(nn.Module):
             self.rates.weight.mul_(0.1)
             self.rates.bias.copy_(torch.cat(biases))
 
+    def one_token(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """query, key, value [B, H, K], eta and alpha [B, H] of tokens [B, D], with as few operations as possible."""
+        batch, heads, width = len(x), self.num_heads, self.head_dim
+        pairs = self.pairs(x).view(batch, 3, heads, width)
+        units = unit(pairs[:, :2])
+        dtype = units.dtype
+        logits = self.rates(x).to(dtype)
+        rates = torch.sigmoid(logits)
+        eta = rates[:, :heads] if self.bounded_eta else F.softplus(logits[:, :heads])
+        return units[:, 0], units[:, 1], pairs[:, 2].to(dtype), eta, rates[:, heads : 2 * heads]
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:
         """query, key, value [B, T, H, K]; eta, log_alpha [B, T, H]; momentum [B, T, H] or None."""
         pairs = self.pairs(x).unflatten(-1, (3, self.num_heads, self.head_dim))

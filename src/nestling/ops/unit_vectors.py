@@ -21,13 +21,19 @@ def unit_vectors(vector: Tensor) -> Tensor:
     Returns:
         [..., K].
     """
-    return _UnitVectors.apply(vector)
+    if torch.is_grad_enabled() and vector.requires_grad:
+        return _UnitVectors.apply(vector)
+    return vector / _length(vector)
+
+
+def _length(vector: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(vector, dim=-1, keepdim=True).clamp_(min=SMALLEST)
 
 
 class _UnitVectors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, vector: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(vector, dim=-1, keepdim=True).clamp_(min=SMALLEST)
+        length = _length(vector)
         unit = vector / length
         ctx.save_for_backward(unit, length)
         return unit

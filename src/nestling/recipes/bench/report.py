@@ -65,7 +65,7 @@ def markdown(measurements: Sequence[Measurement]) -> str:
         f"Written by `nestling bench` (float32, {torch.get_num_threads()} thread(s), torch {torch.__version__}).",
         "Every round runs all subjects of a size in turn; figures are medians, ratios medians of the rounds' ratios,",
         "above 1 when faster than the baseline: the SDPA+MLP block of equal parameters, or titans-pytorch for deep",
-        "memories (same state size). T 1 is one token, attention with a cache of the length in brackets.",
+        "memories (same state size). T 1 is one token in the mixer alone, attention with the cache length in brackets.",
         "",
         HEADER,
         "|" + "---|" * 10,
