@@ -1,0 +1,61 @@
+"""A million tokens of hostile input through every memory: python benchmarks/hostile.py [tokens].
+
+Keys and values that are huge, tiny, constant, repeated or of wildly mixed size, in float32 and bfloat16, streamed in
+pieces of unequal length. Prints one line per memory, kind and type; exit code 1 when anything is not finite.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from nestling.memory import MEMORIES
+
+DIM, HEADS = 32, 2
+PIECE = 4099
+KINDS: dict[str, Callable[[Tensor], Tensor]] = {
+    "huge": lambda x: 1e15 * x,
+    "tiny": lambda x: 1e-30 * x,
+    "constant": torch.ones_like,
+    "repeated": lambda x: x[:, :1].expand_as(x),
+    "mixed": lambda x: x * 10.0 ** torch.linspace(-30, 15, x.shape[1]).unsqueeze(-1),
+}
+
+
+@torch.no_grad()
+def survives(name: str, kind: str, dtype: torch.dtype, num_tokens: int) -> bool:
+    torch.manual_seed(0)
+    memory = MEMORIES[name](dim=DIM, num_heads=HEADS).to(dtype)
+    draw, state, done = torch.Generator().manual_seed(1), None, 0
+    while done < num_tokens:
+        length = min(PIECE, num_tokens - done)
+        x = KINDS[kind](torch.randn(1, length, DIM, generator=draw)).to(dtype)
+        y, state = memory(x, state)
+        tensors = [y, *(part for part in state.state_dict().values() if part.is_floating_point())]
+        if not all(tensor.isfinite().all() for tensor in tensors):
+            return False
+        done += length
+    return True
+
+
+def main() -> int:
+    torch.set_num_threads(1)
+    num_tokens = int(float(sys.argv[1])) if len(sys.argv) > 1 else 1_000_000
+    failures = 0
+    for name in MEMORIES:
+        if name == "attention":  # grows with the input by definition
+            continue
+        for dtype in (torch.float32, torch.bfloat16):
+            for kind in KINDS:
+                start = time.perf_counter()
+                fine = survives(name, kind, dtype, num_tokens)
+                failures += not fine
+                seconds = time.perf_counter() - start
+                print(f"{name:18} {str(dtype)[6:]:9} {kind:9} {'finite' if fine else 'NOT FINITE'} {seconds:7.1f} s")
+    return int(failures > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
