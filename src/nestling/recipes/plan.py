@@ -28,7 +28,8 @@ class Plan:
     """Everything that decides the figures, resolved: no default is left open.
 
     source: the stream as the user gave it (name, folder or Stream).   stream: the same, built.
-    options: options of the stream's builder as given.   defaults: of the builder.   order: of the experiences, per seed.
+    options: options of the stream's builder as given.   defaults: those of the builder.
+    order: of the experiences, per seed.
     model: factory of the module; None takes the stream's own.
     threads: of one run; figures may depend on it in the last bits.
     """

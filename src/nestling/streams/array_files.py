@@ -33,11 +33,11 @@ def read_npz(path: Path) -> Arrays:
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty: write it with numpy.savez(path, x=..., y=...)")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file:
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(f"{path} is not an .npz archive: write it with numpy.savez(path, x=..., y=...)")
-            missing = {"x", "y"} - set(archive.files)
-            if missing:
+            if not {"x", "y"} <= set(archive.files):
                 raise DataError(f"{path}: expected the arrays x and y, got {', '.join(archive.files) or 'none'}")
             inputs, targets = archive["x"], archive["y"]
     except DataError:
