@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from sklearn.datasets import load_digits
 from torch import nn
 
 from nestling.streams.base import Examples, Experience, Stream, Training
@@ -23,6 +22,8 @@ def digits_stream() -> Stream:
 
     Source: scikit-learn `load_digits`, from the UCI optical recognition of handwritten digits (test part).
     """
+    from sklearn.datasets import load_digits  # takes a second or two, which other streams need not wait for
+
     bunch = load_digits()
     inputs = torch.from_numpy(bunch.data).float() / 16  # pyright: ignore[reportAttributeAccessIssue]
     targets = torch.from_numpy(bunch.target).long()  # pyright: ignore[reportAttributeAccessIssue]
