@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import nestling
+from nestling.cli.demo import demo
 from nestling.cli.learn import learn
 from nestling.cli.report import report
 from nestling.cli.strategies import strategies
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (learn, report, streams, strategies):
+for command in (demo, learn, report, streams, strategies):
     app.command()(command)
 
 

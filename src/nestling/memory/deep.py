@@ -56,7 +56,8 @@ class DeepMemory(Memory[WeightState]):
         activation: between the maps.
         chunk_size: tokens that share one anchor.
         limit: largest |surprise| |input| of one write on one map; None does not limit (then huge inputs may diverge).
-        max_eta: eta = max_eta * sigmoid; small, for hidden inputs are not normalised.
+        max_eta: eta = max_eta * sigmoid; small, for hidden inputs are not normalised. With momentum eta is multiplied
+            by (1 - momentum), so that all that one write adds in the end is the same; chunks diverge without it.
         seed: of the initial weights.
     """
 
@@ -113,8 +114,9 @@ class DeepMemory(Memory[WeightState]):
     def mix(self, x: Tensor, state: WeightState) -> tuple[Tensor, WeightState]:
         """Write and read [B, T, D]; see `Memory.forward`."""
         query, key, value, eta, log_alpha, momentum = self.project(x)
+        eta = self.max_eta * eta if momentum is None else self.max_eta * eta * (1 - momentum)
         run = partial(anchored, chunk_size=self.chunk_size, how=self.anchoring)
-        y, state = run_anchored(run, (query, key, value, self.max_eta * eta, log_alpha, momentum), state)
+        y, state = run_anchored(run, (query, key, value, eta, log_alpha, momentum), state)
         return self.output(y.flatten(2).to(x.dtype)), state
 
     def extra_repr(self) -> str:

@@ -77,9 +77,9 @@ MATRIX_RULES: dict[str, MatrixRule] = {
         momentum=True,
         eta_bias=-2.0,
     ),
-    "lp": MatrixRule(anchoring=Anchoring(surprise=lp_loss(3.0).surprise, residual=False, limit=1.0), eta_bias=-2.0),
+    "lp": MatrixRule(anchoring=Anchoring(surprise=lp_loss(3.0).surprise, residual=False, limit=1.0), eta_bias=-4.0),
     "huber": MatrixRule(
-        anchoring=Anchoring(surprise=huber_loss(1.0).surprise, residual=False, limit=8.0), eta_bias=-2.0
+        anchoring=Anchoring(surprise=huber_loss(1.0).surprise, residual=False, limit=8.0), eta_bias=-4.0
     ),
 }
 

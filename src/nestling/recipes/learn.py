@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nestling.errors import InputError
+from nestling.errors import InputError, ResourceError
+from nestling.recipes.film import film_in_process
 from nestling.recipes.machine import describe_machine, describe_versions, steady_arithmetic
 from nestling.recipes.plan import ModelFactory, Plan, make_plan, open_folder, run_folder
 from nestling.recipes.results import LearnResult, RunRecord, StreamRecord, save_results, summarise
@@ -97,8 +98,17 @@ def _run_all(plan: Plan, folder: Path | None, command: str, *, jobs: int, listen
             save_results(_result(plan, ordered, command), folder)
     result = _result(plan, [done[pair] for pair in pairs], command)
     if folder is not None:
+        if plan.stream.name == "robot" and isinstance(plan.source, str) and plan.model is None:
+            _film(folder, listener)
         result.save(folder)
     return result
+
+
+def _film(folder: Path, listener: Listener) -> None:
+    try:
+        film_in_process(folder)
+    except ResourceError as error:
+        listener.say(str(error))
 
 
 def run_pair(plan: Plan, strategy: str, seed: int, folder: Path | None, listener: Listener) -> RunRecord:

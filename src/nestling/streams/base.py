@@ -31,8 +31,7 @@ class Examples:
     def __post_init__(self) -> None:
         if len(self.inputs) != len(self.targets):
             raise DataError(
-                f"expected as many targets as inputs, got {len(self.inputs)} inputs and "
-                f"{len(self.targets)} targets"
+                f"expected as many targets as inputs, got {len(self.inputs)} inputs and {len(self.targets)} targets"
             )
 
     def __len__(self) -> int:
