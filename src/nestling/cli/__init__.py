@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import nestling
+from nestling.cli.bench import bench
 from nestling.cli.demo import demo
 from nestling.cli.learn import learn
 from nestling.cli.report import report
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, learn, report, streams, strategies):
+for command in (demo, learn, report, streams, strategies, bench):
     app.command()(command)
 
 

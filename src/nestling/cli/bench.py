@@ -5,11 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
-
-from nestling.recipes.bench import SUBJECTS, Case, Plan, run_cases, write_report
-from nestling.recipes.bench.report import markdown
 
 
 def bench(
@@ -19,16 +15,18 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Two small sizes only, no memory: about 10 seconds.")] = False,
 ) -> None:
     """Time memories, attention and installed peers in one run; write a table, a plot and JSON."""
+    import torch
+
+    from nestling.recipes.bench import SUBJECTS, Case, Plan, run_cases, write_report
+    from nestling.recipes.bench.report import markdown
+
     torch.set_num_threads(threads)
     plan = Plan(repeats=repeats)
     if quick:
         cases = (Case(batch=1, tokens=256, width=128), Case(batch=1, tokens=1, width=128, cache=256))
-        plan = Plan(repeats=repeats, cases=cases, with_memory=False, subjects=tuple(_ours()))
+        ours = tuple(name for name, row in SUBJECTS.items() if not row.package)
+        plan = Plan(repeats=repeats, cases=cases, with_memory=False, subjects=ours)
     measured = list(run_cases(plan, lambda line: typer.echo(line, err=True)))
     for path in write_report(measured, out):
         typer.echo(f"wrote {path}", err=True)
     typer.echo(markdown(measured))
-
-
-def _ours() -> list[str]:
-    return [name for name, row in SUBJECTS.items() if not row.package]
