@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from nestling.ops.anchored import AnchoredState, Anchoring, anchored
+from nestling.ops.erase_value import erase_value
 from nestling.ops.erase_write import erase_write
+from nestling.ops.window_write import WindowState, window_write
 from nestling.rules import RULES, Rule
 from nestling.rules.losses import DOT_PRODUCT, L2, LOSSES
 
@@ -87,6 +89,8 @@ def test_every_twin_of_the_table_is_compared() -> None:
         by_twin.setdefault(rule.fast_twin, set()).add(name)
     assert by_twin["nestling.ops.erase_write.erase_write"] == set(RATES)
     assert by_twin["nestling.ops.anchored.anchored"] == set(ANCHORED)
+    assert by_twin["nestling.ops.erase_value.erase_value"] == {"oja"}
+    assert by_twin["nestling.ops.window_write.window_write"] == {"omega"}
 
 
 @pytest.mark.parametrize("time", LENGTHS)
@@ -100,6 +104,32 @@ def test_erase_write(name: str, time: int) -> None:
     fast, last = erase_write(*arguments, chunk_size=CHUNK)
     assert (fast - answers).abs().max() < TOLERANCE
     assert (last - state).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("time", LENGTHS)
+def test_oja(time: int) -> None:
+    x = inputs(time)
+    x["value"] = torch.nn.functional.normalize(x["value"], dim=-1)
+    answers, state = token_by_token(RULES["oja"], x)
+    initial = RULES["oja"].initial(2, 3, WIDTH, WIDTH, dtype=torch.float64)
+    arguments = (x["query"], x["key"], x["value"], x["eta"], x["eta"], x["alpha"].log(), initial)
+    fast, last = erase_value(*arguments, chunk_size=CHUNK)
+    assert (fast - answers).abs().max() < TOLERANCE
+    assert (last - state).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("time", LENGTHS)
+def test_omega(time: int) -> None:
+    x = inputs(time)
+    answers, state = token_by_token(RULES["omega"], x)
+    initial = RULES["omega"].initial(2, 3, WIDTH, WIDTH, dtype=torch.float64)
+    length = initial.window.key.shape[2]
+    rate = (x["eta"] / length).unsqueeze(-1).expand(-1, -1, -1, length)
+    start = WindowState(initial.memory, initial.window.key[:, :, 1:], initial.window.value[:, :, 1:])
+    fast, last = window_write(x["query"], x["key"], x["value"], rate, x["alpha"].log(), start, chunk_size=CHUNK)
+    assert (fast - answers).abs().max() < TOLERANCE
+    assert (last.memory - state.memory).abs().max() < TOLERANCE
+    assert torch.equal(last.key, state.window.key[:, :, 1:])
 
 
 @pytest.mark.parametrize("time", [1, 9])

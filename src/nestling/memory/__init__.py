@@ -9,7 +9,8 @@ from typing import Any
 from nestling.memory.attention import AttentionMemory
 from nestling.memory.base import Memory
 from nestling.memory.deep import DEEP_RULES, DeepMemory
-from nestling.memory.matrix import MATRIX_RULES, MatrixMemory
+from nestling.memory.matrix import MatrixMemory
+from nestling.memory.matrix_rules import MATRIX_RULES
 from nestling.memory.state import PairState, State, WeightState
 
 __all__ = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 
 import torch
@@ -11,11 +10,11 @@ from torch import Tensor, nn
 
 from nestling.errors import InputError, UnknownNameError
 from nestling.memory.base import Memory, state_dtype
-from nestling.memory.matrix import run_anchored
+from nestling.memory.matrix_rules import Tokens, run_anchored
 from nestling.memory.projections import Projections
 from nestling.memory.state import WeightState
 from nestling.ops.activations import activation_named
-from nestling.ops.anchored import Anchoring, Erase, anchored
+from nestling.ops.anchored import Anchoring, Erase
 from nestling.rules.losses import LOSSES
 
 
@@ -115,8 +114,8 @@ class DeepMemory(Memory[WeightState]):
         """Write and read [B, T, D]; see `Memory.forward`."""
         query, key, value, eta, log_alpha, momentum = self.project(x)
         eta = self.max_eta * eta if momentum is None else self.max_eta * eta * (1 - momentum)
-        run = partial(anchored, chunk_size=self.chunk_size, how=self.anchoring)
-        y, state = run_anchored(run, (query, key, value, eta, log_alpha, momentum), state)
+        tokens = Tokens(query, key, value, eta, log_alpha, momentum)
+        y, state = run_anchored(tokens, state, self.chunk_size, how=self.anchoring)
         return self.output(y.flatten(2).to(x.dtype)), state
 
     def extra_repr(self) -> str:

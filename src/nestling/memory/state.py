@@ -103,12 +103,14 @@ class WeightState(State):
     anchor:   the same at the end of the last full chunk; empty for rules with an exact parallel form.
     surprise: momentum accumulator in the same shapes, or empty.
     position: [B] int64, tokens since the anchor; None for rules with an exact parallel form.
+    window:   for rules that look back: keys [B, H, W - 1, K] and values [B, H, W - 1, V], oldest first; or empty.
     """
 
     memory: Weights
     anchor: Weights = ()
     surprise: Weights = ()
     position: Tensor | None = None
+    window: Weights = ()
 
 
 @dataclass(frozen=True)

@@ -85,4 +85,5 @@ RULE = Rule(
     initial=initial,
     write=step,
     read=read,
+    fast_twin="nestling.ops.erase_value.erase_value",
 )

@@ -179,4 +179,5 @@ RULE = Rule(
     initial=initial_remembered,
     write=write,
     read=read_remembered,
+    fast_twin="nestling.ops.window_write.window_write",
 )
