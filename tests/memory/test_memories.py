@@ -163,8 +163,7 @@ def test_state_does_not_grow(name):
 
 def test_retention_is_near_one_at_the_start():
     memory = MatrixMemory(dim=DIM, num_heads=4)
-    *_, log_alpha, _ = memory.project(torch.zeros(1, 1, DIM))
-    alpha = log_alpha.exp()
+    alpha = memory.project(torch.zeros(1, 1, DIM)).log_alpha.exp()
     assert 0.96 < alpha.min().item() < alpha.max().item() < 1
 
 
@@ -172,9 +171,9 @@ def test_delta_memory_recalls_what_it_was_told():
     """Orthogonal keys, eta near 1, no decay: the memory answers each key with its value (float32)."""
     memory = MatrixMemory("delta", dim=8, num_heads=1)
     with torch.no_grad():
-        memory.project.pairs.weight.copy_(torch.eye(8).repeat(3, 1))
-        memory.project.rates.bias.fill_(30.0)
-        memory.project.rates.weight.zero_()
+        memory.project.maps.weight.zero_()
+        memory.project.maps.weight[:24].copy_(torch.eye(8).repeat(3, 1))
+        memory.project.rate_bias.fill_(30.0)
         memory.output.weight.copy_(torch.eye(8))
         x = torch.eye(8).unsqueeze(0)
         _, state = memory(x)

@@ -74,10 +74,11 @@ def test_pieces_are_the_whole(cut):
 def test_one_token_is_one_token_of_the_sequence():
     *tokens, state = given(1)
     whole, last = chunked(*tokens, state)
-    query, key, value, erase, write, log_alpha = (x[:, 0] for x in tokens)
-    output, end = erase_value_token(query, key, value, erase, write, log_alpha.exp(), state)
-    assert_near(output, whole[:, 0])
-    assert_near(end, last)
+    flat = [x[:, 0].flatten(0, 1) for x in tokens]
+    vectors, rates = [x.unsqueeze(-1) for x in flat[:3]], [x[:, None, None] for x in flat[3:]]
+    output, end = erase_value_token(*vectors, *rates[:2], rates[2].exp(), state.flatten(0, 1))
+    assert_near(output.squeeze(-1).view(2, 3, -1), whole[:, 0])
+    assert_near(end.view(state.shape), last)
 
 
 def test_no_retention_keeps_only_the_last_write():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nestling.errors import InputError, UnknownNameError
 from nestling.memory.base import Memory, state_dtype
-from nestling.memory.matrix_rules import Tokens, run_anchored
+from nestling.memory.matrix_rules import run_anchored
 from nestling.memory.projections import Projections
 from nestling.memory.state import WeightState
 from nestling.ops.activations import activation_named
@@ -96,6 +96,7 @@ class DeepMemory(Memory[WeightState]):
             head_dim=self.head_dim,
             bounded_eta=True,
             with_momentum=self._how.momentum,
+            unit_value=False,
             eta_bias=0.0,
         )
         width = 4 * self.head_dim if hidden is None else hidden
@@ -112,9 +113,11 @@ class DeepMemory(Memory[WeightState]):
 
     def mix(self, x: Tensor, state: WeightState) -> tuple[Tensor, WeightState]:
         """Write and read [B, T, D]; see `Memory.forward`."""
-        query, key, value, eta, log_alpha, momentum = self.project(x)
-        eta = self.max_eta * eta if momentum is None else self.max_eta * eta * (1 - momentum)
-        tokens = Tokens(query, key, value, eta, log_alpha, momentum)
+        tokens = self.project(x)
+        eta = self.max_eta * tokens.eta
+        if tokens.momentum is not None:
+            eta = eta * (1 - tokens.momentum)
+        tokens = tokens._replace(eta=eta)
         y, state = run_anchored(tokens, state, self.chunk_size, how=self.anchoring)
         return self.output(y.flatten(2).to(x.dtype)), state
 

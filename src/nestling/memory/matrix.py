@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from nestling.errors import InputError, UnknownNameError
-from nestling.memory.base import Memory, state_dtype, unit
-from nestling.memory.matrix_rules import MATRIX_RULES, OneToken, Tokens
+from nestling.memory.base import Memory, state_dtype
+from nestling.memory.matrix_rules import MATRIX_RULES, OneToken
 from nestling.memory.projections import Projections
 from nestling.memory.state import WeightState
 
@@ -45,6 +45,7 @@ class MatrixMemory(Memory[WeightState]):
             head_dim=self.head_dim,
             bounded_eta=self._how.bounded_eta,
             with_momentum=self._how.momentum,
+            unit_value=self._how.unit_value,
             eta_bias=self._how.eta_bias,
         )
         self.initial = nn.Parameter(torch.zeros(num_heads, self.head_dim, self.head_dim))
@@ -58,19 +59,13 @@ class MatrixMemory(Memory[WeightState]):
         """Write and read [B, T, D]; see `Memory.forward`."""
         if self._how.one_token is not None and x.shape[1] == 1 and not torch.is_grad_enabled():
             return self._one_token(x[:, 0], state.memory[0], self._how.one_token)
-        tokens = Tokens(*self.project(x))
-        if self._how.unit_value:
-            tokens = tokens._replace(value=unit(tokens.value))
-        y, state = self._how.run(tokens, state, self.chunk_size)
+        y, state = self._how.run(self.project(x), state, self.chunk_size)
         return self.output(y.flatten(2).to(x.dtype)), state
 
     def _one_token(self, x: Tensor, matrix: Tensor, run: OneToken) -> tuple[Tensor, WeightState]:
         """One token [B, D] without gradients, the short way."""
-        query, key, value, eta, alpha = self.project.one_token(x)
-        if self._how.unit_value:
-            value = unit(value)
-        y, matrix = run(query, key, value, eta, alpha, matrix)
-        return self.output(y.flatten(1).to(x.dtype)).unsqueeze(1), WeightState((matrix,))
+        y, new = run(self.project.one_token(x), matrix.reshape(-1, *matrix.shape[2:]))
+        return self.output(y.view(len(x), 1, -1).to(x.dtype)), WeightState((new.view(matrix.shape),))
 
     def extra_repr(self) -> str:
         """For print."""

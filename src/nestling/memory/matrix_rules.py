@@ -5,36 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from nestling.memory.projections import Token, Tokens
 from nestling.memory.state import WeightState
 from nestling.ops.anchored import AnchoredState, Anchoring, anchored
 from nestling.ops.erase_value import erase_value, erase_value_token
-from nestling.ops.erase_write import erase_write, write_token
+from nestling.ops.erase_write import erase_write
+from nestling.ops.erase_write_token import ALPHA, Share, erase_write_token
 from nestling.ops.window_write import WindowState, window_write
 from nestling.rules.dgd import implicit_rate
 from nestling.rules.losses import DOT_PRODUCT, huber_loss, lp_loss
 from nestling.rules.omega import DEFAULT_LENGTH
 
-
-class Tokens(NamedTuple):
-    """What a rule takes: query, key, value [B, T, H, K]; eta, log_alpha [B, T, H]; momentum [B, T, H] or None."""
-
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    eta: Tensor
-    log_alpha: Tensor
-    momentum: Tensor | None
-
-
-Rates = tuple[Tensor | None, Tensor]
-RatesOf = Callable[[Tensor, Tensor, Tensor], Rates]
+Write = Callable[[Tensor, Tensor, Tensor], Tensor]
 Run = Callable[[Tokens, WeightState, int], tuple[Tensor, WeightState]]
-OneToken = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+OneToken = Callable[[Token, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +31,7 @@ class MatrixRule:
 
     run:         (tokens, state, chunk_size) -> (answers [B, T, H, V], state).
     start:       the learned matrix [B, H, V, K] -> the state before the first token.
-    one_token:   (query, key, value, eta, alpha, matrix) -> (answer, matrix) of one token; None takes `run`.
+    one_token:   (token, matrix [R, V, K]) -> (answer [R, V, 1], matrix), R rows and heads; None takes `run`.
     momentum:    whether there is a surprise accumulator.
     unit_value:  whether values are scaled to length 1, as keys are.
     bounded_eta: eta in (0, 1) by a sigmoid; otherwise any eta > 0.
@@ -79,45 +67,38 @@ def _matrix_only(matrix: Tensor) -> WeightState:
     return WeightState((matrix,))
 
 
-def _erase_write(rates: RatesOf, *, bounded_eta: bool = True, eta_bias: float = 0.0) -> MatrixRule:
+def _erase_write(share: Share, write: Write, *, bounded_eta: bool = True, eta_bias: float = 0.0) -> MatrixRule:
+    """`write` is (key [..., K], eta, alpha [..., 1]) -> weight [..., 1] of the pair; `share` of it is erased."""
+
     def run(tokens: Tokens, state: WeightState, chunk_size: int) -> tuple[Tensor, WeightState]:
         query, key, value, eta, log_alpha, _ = tokens
-        erase, write = rates(key, eta, log_alpha.exp())
-        y, matrix = erase_write(query, key, value, erase, write, log_alpha, state.memory[0], chunk_size=chunk_size)
+        alpha = log_alpha.exp()
+        written = write(key, eta.unsqueeze(-1), alpha.unsqueeze(-1)).squeeze(-1)
+        erased = None if share is None else (alpha if share == ALPHA else float(share)) * written
+        y, matrix = erase_write(query, key, value, erased, written, log_alpha, state.memory[0], chunk_size=chunk_size)
         return y, WeightState((matrix,))
 
-    def one_token(
-        query: Tensor, key: Tensor, value: Tensor, eta: Tensor, alpha: Tensor, matrix: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        return write_token(query, key, value, *rates(key, eta, alpha), alpha, matrix)
+    def one_token(token: Token, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        query, key, value, eta, alpha = token
+        return erase_write_token(query, key, value, share, write(key.mT, eta, alpha), alpha, matrix)
 
     return MatrixRule(run=run, start=_matrix_only, one_token=one_token, bounded_eta=bounded_eta, eta_bias=eta_bias)
 
 
-def _hebbian(key: Tensor, eta: Tensor, alpha: Tensor) -> Rates:
+def _eta(key: Tensor, eta: Tensor, alpha: Tensor) -> Tensor:
     del key, alpha
-    return None, eta
+    return eta
 
 
-def _delta(key: Tensor, eta: Tensor, alpha: Tensor) -> Rates:
-    del key, alpha
-    return eta, eta
+def _implicit(key: Tensor, eta: Tensor, alpha: Tensor) -> Tensor:
+    del alpha
+    return implicit_rate(key, eta=eta.squeeze(-1)).unsqueeze(-1)
 
 
-def _gated_delta(key: Tensor, eta: Tensor, alpha: Tensor) -> Rates:
+def _half_of_retained(key: Tensor, eta: Tensor, alpha: Tensor) -> Tensor:
+    """With twice of it erased, what is left along the key stays positive."""
     del key
-    return alpha * eta, eta
-
-
-def _dgd(key: Tensor, eta: Tensor, alpha: Tensor) -> Rates:
-    rate = implicit_rate(key, eta=eta)
-    return alpha * rate, rate
-
-
-def _dgd_l2(key: Tensor, eta: Tensor, alpha: Tensor, *, cap: float = 0.5) -> Rates:
-    del key
-    eta = cap * alpha * eta
-    return 2 * eta, eta
+    return 0.5 * alpha * eta
 
 
 def _oja() -> MatrixRule:
@@ -126,9 +107,8 @@ def _oja() -> MatrixRule:
         y, matrix = erase_value(query, key, value, eta, eta, log_alpha, state.memory[0], chunk_size=chunk_size)
         return y, WeightState((matrix,))
 
-    def one_token(
-        query: Tensor, key: Tensor, value: Tensor, eta: Tensor, alpha: Tensor, matrix: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def one_token(token: Token, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        query, key, value, eta, alpha = token
         return erase_value_token(query, key, value, eta, eta, alpha, matrix)
 
     return MatrixRule(run=run, start=_matrix_only, one_token=one_token, unit_value=True)
@@ -152,11 +132,11 @@ def _omega(window: int) -> MatrixRule:
 
 
 MATRIX_RULES: dict[str, MatrixRule] = {
-    "hebbian": _erase_write(_hebbian),
-    "delta": _erase_write(_delta),
-    "gated_delta": _erase_write(_gated_delta),
-    "dgd": _erase_write(_dgd, bounded_eta=False, eta_bias=1.0),
-    "dgd_explicit": _erase_write(_dgd_l2),
+    "hebbian": _erase_write(None, _eta),
+    "delta": _erase_write(1.0, _eta),
+    "gated_delta": _erase_write(ALPHA, _eta),
+    "dgd": _erase_write(ALPHA, _implicit, bounded_eta=False, eta_bias=1.0),
+    "dgd_explicit": _erase_write(2.0, _half_of_retained),
     "oja": _oja(),
     "omega": _omega(DEFAULT_LENGTH),
     "momentum": _anchored(

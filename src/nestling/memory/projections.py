@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nestling.memory.base import retention_bias, state_dtype, unit
+from nestling.ops.unit_vectors import SMALLEST
+
+
+class Tokens(NamedTuple):
+    """What a rule takes: query, key, value [B, T, H, K]; eta, log_alpha [B, T, H]; momentum [B, T, H] or None."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    eta: Tensor
+    log_alpha: Tensor
+    momentum: Tensor | None
+
+
+class Token(NamedTuple):
+    """One token of R rows and heads for generation: query, key, value [R, K, 1]; eta, alpha [R, 1, 1]."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    eta: Tensor
+    alpha: Tensor
 
 
 class Projections(nn.Module):
-    """Learned maps of a token to q, k, v, eta, alpha and momentum.
+    """Learned maps of a token to q, k, v, eta, alpha and momentum; all maps are one matrix.
 
     q = unit(W_q x), k = unit(W_k x), v = W_v x
     eta = sigmoid(w_eta x + b)   or softplus for rules that take any eta
@@ -24,40 +48,65 @@ class Projections(nn.Module):
         head_dim: width of keys and values.
         bounded_eta: sigmoid; otherwise softplus.
         with_momentum: whether momentum is projected.
+        unit_value: v = unit(W_v x).
         eta_bias: logit of eta for a token of zeros.
     """
 
     def __init__(
-        self, *, dim: int, num_heads: int, head_dim: int, bounded_eta: bool, with_momentum: bool, eta_bias: float
+        self,
+        *,
+        dim: int,
+        num_heads: int,
+        head_dim: int,
+        bounded_eta: bool,
+        with_momentum: bool,
+        unit_value: bool,
+        eta_bias: float,
     ) -> None:
         super().__init__()
-        self.num_heads, self.head_dim, self.bounded_eta = num_heads, head_dim, bounded_eta
-        self.pairs = nn.Linear(dim, 3 * num_heads * head_dim, bias=False)
+        self.num_heads, self.head_dim = num_heads, head_dim
+        self.bounded_eta, self.unit_value = bounded_eta, unit_value
         biases = [torch.full((num_heads,), eta_bias), retention_bias(num_heads)]
         if with_momentum:
             biases.append(torch.full((num_heads,), 2.0))
-        self.rates = nn.Linear(dim, len(biases) * num_heads)
+        self.width, self.num_rates = 3 * num_heads * head_dim, len(biases) * num_heads
+        pairs = nn.Linear(dim, self.width, bias=False)
+        rates = nn.Linear(dim, self.num_rates)
+        self.maps = nn.Linear(dim, self.width + self.num_rates, bias=False)
         with torch.no_grad():
-            self.rates.weight.mul_(0.1)
-            self.rates.bias.copy_(torch.cat(biases))
+            self.maps.weight.copy_(torch.cat([pairs.weight, 0.1 * rates.weight]))
+        self.rate_bias = nn.Parameter(torch.cat(biases))
 
-    def one_token(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """query, key, value [B, H, K], eta and alpha [B, H] of tokens [B, D], with as few operations as possible."""
-        batch, heads, width = len(x), self.num_heads, self.head_dim
-        pairs = self.pairs(x).view(batch, 3, heads, width)
-        units = unit(pairs[:, :2])
-        dtype = units.dtype
-        logits = self.rates(x).to(dtype)
-        rates = torch.sigmoid(logits)
-        eta = rates[:, :heads] if self.bounded_eta else F.softplus(logits[:, :heads])
-        return units[:, 0], units[:, 1], pairs[:, 2].to(dtype), eta, rates[:, heads : 2 * heads]
+    def one_token(self, x: Tensor) -> Token:
+        """What a rule takes of tokens [B, D], without gradients and with as few operations as possible."""
+        mapped = self.maps(x)
+        if mapped.dtype != torch.float64:
+            mapped = mapped.float()
+        pairs, logits = torch.split_with_sizes(mapped, (self.width, self.num_rates), 1)
+        logits = logits + self.rate_bias
+        if len(x) > 1:
+            sizes = ((pairs, self.width // 3), (logits, self.num_heads))
+            pairs, logits = (rows.view(len(x), -1, size).transpose(0, 1) for rows, size in sizes)
+        pairs = pairs.reshape(3, -1, self.head_dim, 1)
+        lengths = torch.linalg.vector_norm(pairs, dim=-2, keepdim=True).clamp_(min=SMALLEST)
+        query, key, value = (pairs / lengths).unbind()
+        if not self.unit_value:
+            value = pairs[2]
+        logits = logits.reshape(self.num_rates // self.num_heads, -1, 1, 1)
+        eta, alpha, *_ = torch.sigmoid(logits).unbind()
+        return Token(query, key, value, eta if self.bounded_eta else F.softplus(logits[0]), alpha)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-        """query, key, value [B, T, H, K]; eta, log_alpha [B, T, H]; momentum [B, T, H] or None."""
-        pairs = self.pairs(x).unflatten(-1, (3, self.num_heads, self.head_dim))
-        query, key = unit(pairs[:, :, :2]).unbind(2)
-        dtype = state_dtype(self.pairs.weight)
-        rates = self.rates(x).to(dtype).unflatten(-1, (-1, self.num_heads)).unbind(2)
-        eta = torch.sigmoid(rates[0]) if self.bounded_eta else F.softplus(rates[0])
-        momentum = torch.sigmoid(rates[2]) if len(rates) > 2 else None
-        return query, key, pairs[:, :, 2], eta, F.logsigmoid(rates[1]), momentum
+    def forward(self, x: Tensor) -> Tokens:
+        """What a rule takes of tokens [B, T, D]."""
+        pairs, rates = self.maps(x).split((self.width, self.num_rates), dim=-1)
+        pairs = pairs.unflatten(-1, (3, self.num_heads, self.head_dim))
+        if self.unit_value:
+            query, key, value = unit(pairs).unbind(2)
+        else:
+            directions, values = pairs.split((2, 1), dim=2)
+            (query, key), value = unit(directions).unbind(2), values.squeeze(2)
+        dtype = state_dtype(self.maps.weight)
+        logits = (rates.to(dtype) + self.rate_bias.to(dtype)).unflatten(-1, (-1, self.num_heads)).unbind(2)
+        eta = torch.sigmoid(logits[0]) if self.bounded_eta else F.softplus(logits[0])
+        momentum = torch.sigmoid(logits[2]) if len(logits) > 2 else None
+        return Tokens(query, key, value, eta, F.logsigmoid(logits[1]), momentum)

@@ -112,6 +112,11 @@ class WeightState(State):
     position: Tensor | None = None
     window: Weights = ()
 
+    @property
+    def num_rows(self) -> int:
+        """Batch rows B."""
+        return self.memory[0].shape[0]
+
 
 @dataclass(frozen=True)
 class PairState(State):

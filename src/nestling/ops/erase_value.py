@@ -70,21 +70,20 @@ def erase_value(
 def erase_value_token(
     query: Tensor, key: Tensor, value: Tensor, erase: Tensor, write: Tensor, alpha: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """One token of the recurrence, for generation: time and memory do not depend on the past.
+    """One token of the recurrence for generation, everything in the type of the state; R counts rows and heads.
 
     Args:
-        query: [B, H, K] in the type of the state, as all arguments.
-        key: [B, H, K].
-        value: [B, H, V].
-        erase: [B, H].
-        write: [B, H].
-        alpha: [B, H] in [0, 1], retention.
-        state: [B, H, V, K].
+        query: [R, K, 1].
+        key: [R, K, 1].
+        value: [R, V, 1].
+        erase: [R, 1, 1].
+        write: [R, 1, 1].
+        alpha: [R, 1, 1] in [0, 1], retention.
+        state: [R, V, K].
 
     Returns:
-        output [B, H, V] and the new state; the input is unchanged.
+        output [R, V, 1] and the new state; the input is unchanged.
     """
-    value = value.unsqueeze(-1)
-    push = write[..., None, None] * key.unsqueeze(-2) - erase[..., None, None] * (value.mT @ state)
-    state = torch.addcmul(alpha[..., None, None] * state, value, push)
-    return (state @ query.unsqueeze(-1)).squeeze(-1), state
+    push = write * key.mT - erase * torch.bmm(value.mT, state)
+    state = torch.addcmul(alpha * state, value, push)
+    return torch.bmm(state, query), state

@@ -26,7 +26,7 @@ from nestling.ops.erase_write_triton import erase_write_triton
 from nestling.ops.triton_dispatch import runs_on_triton
 from nestling.shapes import check_shape
 
-__all__ = ["erase_write", "erase_write_recurrent", "erase_write_step", "write_token"]
+__all__ = ["erase_write", "erase_write_recurrent", "erase_write_step"]
 
 DEFAULT_CHUNK_SIZE = 64
 
@@ -131,23 +131,13 @@ def erase_write_step(
     Returns:
         output [B, H, V] in the type of `value`, and the new state; the input is unchanged.
     """
-    dtype = state.dtype
-    erased = None if erase is None else erase.to(dtype)
-    vectors = (query.to(dtype), key.to(dtype), value.to(dtype))
-    output, state = write_token(*vectors, erased, write.to(dtype), log_alpha.to(dtype).exp(), state)
-    return output.to(value.dtype), state
-
-
-def write_token(
-    query: Tensor, key: Tensor, value: Tensor, erase: Tensor | None, write: Tensor, alpha: Tensor, state: Tensor
-) -> tuple[Tensor, Tensor]:
-    """`erase_write_step` with alpha [B, H] itself, everything in the type of the state: for decoding."""
-    key = key.unsqueeze(-1)
-    pushed = value.unsqueeze(-1) * write[..., None, None]
+    given, dtype = value.dtype, state.dtype
+    key, value, query = (vector.to(dtype).unsqueeze(-1) for vector in (key, value, query))
+    pushed = value * write.to(dtype)[..., None, None]
     if erase is not None:
-        pushed = torch.addcmul(pushed, state @ key, erase[..., None, None], value=-1)
-    state = torch.addcmul(alpha[..., None, None] * state, pushed, key.mT)
-    return (state @ query.unsqueeze(-1)).squeeze(-1), state
+        pushed = torch.addcmul(pushed, state @ key, erase.to(dtype)[..., None, None], value=-1)
+    state = torch.addcmul(log_alpha.to(dtype).exp()[..., None, None] * state, pushed, key.mT)
+    return (state @ query).squeeze(-1).to(given), state
 
 
 def _check(
