@@ -77,6 +77,20 @@ def test_decoding_without_gradients_is_the_whole(name):
             near(y, whole[:, t : t + 1])
 
 
+def test_decoding_calls_hooks_and_replaced_layers():
+    memory, x = make("delta"), tokens(length=1)
+    with torch.no_grad():
+        plain, _ = memory(x)
+        handle = memory.output.register_forward_hook(lambda module, args, y: 2 * y)
+        near(memory(x)[0], 2 * plain)
+        handle.remove()
+        memory.project.maps = torch.nn.Sequential(memory.project.maps, torch.nn.Identity())
+        near(memory(x)[0], plain)
+        memory.project.maps = memory.project.maps[0]
+        memory.output.weight.mul_(3)
+        near(memory(x)[0], 3 * plain)
+
+
 @pytest.mark.parametrize("name", MEMORIES)
 def test_the_future_has_no_gradient_and_everything_learns(name):
     memory, x = make(name), tokens().requires_grad_()

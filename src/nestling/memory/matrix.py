@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from nestling.errors import InputError, UnknownNameError
 from nestling.memory.base import Memory, state_dtype
 from nestling.memory.matrix_rules import MATRIX_RULES, OneToken
-from nestling.memory.projections import Projections
+from nestling.memory.projections import Projections, linear_map
 from nestling.memory.state import WeightState
 
 
@@ -64,8 +66,13 @@ class MatrixMemory(Memory[WeightState]):
 
     def _one_token(self, x: Tensor, matrix: Tensor, run: OneToken) -> tuple[Tensor, WeightState]:
         """One token [B, D] without gradients, the short way."""
-        y, new = run(self.project.one_token(x), matrix.reshape(-1, *matrix.shape[2:]))
-        return self.output(y.view(len(x), 1, -1).to(x.dtype)), WeightState((new.view(matrix.shape),))
+        # The dictionary of the module, for its attributes are slow to find.
+        project, output = self._modules["project"], self._modules["output"]
+        y, new = run(cast(Projections, project).one_token(x), matrix.flatten(0, 1))
+        y = y.view(len(x), 1, -1)
+        if y.dtype != x.dtype:
+            y = y.to(x.dtype)
+        return linear_map(cast(nn.Linear, output), y), WeightState((new.view(matrix.shape),))
 
     def extra_repr(self) -> str:
         """For print."""

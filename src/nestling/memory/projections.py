@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,14 @@ class Token(NamedTuple):
     value: Tensor
     eta: Tensor
     alpha: Tensor
+
+
+def linear_map(linear: nn.Linear, x: Tensor) -> Tensor:
+    """`linear(x)`; a plain layer without hooks is taken without the cost of calling a module."""
+    if type(linear) is nn.Linear and not linear._forward_hooks and not linear._forward_pre_hooks:
+        parameters = linear._parameters
+        return F.linear(x, cast(Tensor, parameters["weight"]), parameters["bias"])
+    return linear(x)
 
 
 class Projections(nn.Module):
@@ -79,11 +87,12 @@ class Projections(nn.Module):
 
     def one_token(self, x: Tensor) -> Token:
         """What a rule takes of tokens [B, D], without gradients and with as few operations as possible."""
-        mapped = self.maps(x)
-        if mapped.dtype != torch.float64:
+        # The dictionaries of the module, for its attributes are slow to find.
+        mapped = linear_map(cast(nn.Linear, self._modules["maps"]), x)
+        if mapped.dtype != torch.float64 and mapped.dtype != torch.float32:
             mapped = mapped.float()
         pairs, logits = torch.split_with_sizes(mapped, (self.width, self.num_rates), 1)
-        logits = logits + self.rate_bias
+        logits = logits + cast(Tensor, self._parameters["rate_bias"])
         if len(x) > 1:
             sizes = ((pairs, self.width // 3), (logits, self.num_heads))
             pairs, logits = (rows.view(len(x), -1, size).transpose(0, 1) for rows, size in sizes)
@@ -93,8 +102,8 @@ class Projections(nn.Module):
         if not self.unit_value:
             value = pairs[2]
         logits = logits.reshape(self.num_rates // self.num_heads, -1, 1, 1)
-        eta, alpha, *_ = torch.sigmoid(logits).unbind()
-        return Token(query, key, value, eta if self.bounded_eta else F.softplus(logits[0]), alpha)
+        rates = torch.sigmoid(logits)
+        return Token(query, key, value, rates[0] if self.bounded_eta else F.softplus(logits[0]), rates[1])
 
     def forward(self, x: Tensor) -> Tokens:
         """What a rule takes of tokens [B, T, D]."""

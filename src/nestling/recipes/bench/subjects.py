@@ -30,7 +30,7 @@ class CachedAttention(nn.Module):
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Without a state causal attention; with one, a token that sees the whole preallocated cache."""
-        query, key, value = self.pairs(x).unflatten(-1, (3, self.num_heads, -1)).transpose(1, 3).unbind(2)
+        query, key, value = self.pairs(x).view(*x.shape[:2], 3, self.num_heads, -1).transpose(1, 3).unbind(2)
         if state is not None:
             keys, values = state
             keys[:, :, -1:], values[:, :, -1:] = key, value
