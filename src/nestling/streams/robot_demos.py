@@ -38,19 +38,25 @@ class Demonstrations:
     noise:  standard deviation of the Gaussian noise added to the expert's action before it is applied, in units of
             the action range [-1, 1]. The recorded target is the action without noise: the states are those of
             a clumsy hand, the answers those of the expert, so that a policy learns to recover (DART, arXiv 1703.09327).
+    smoothness: correlation of the noise from one step to the next, in [0, 1). White noise (0) cancels itself within a
+            few steps; smooth noise pushes the hand off its way by centimetres, as a learner's own errors do.
     tail:   steps recorded after the task is done.
     """
 
     num: int = 25
     seed: int = 0
-    noise: float = 0.3
+    noise: float = 0.5
+    smoothness: float = 0.9
     tail: int = 0
 
     def __post_init__(self) -> None:
         if self.num < 1:
             raise InputError(f"num_demos must be at least 1, got {self.num}")
-        if self.noise < 0 or self.tail < 0:
-            raise InputError(f"noise and tail must not be negative, got {self.noise} and {self.tail}")
+        if self.noise < 0 or self.tail < 0 or not 0 <= self.smoothness < 1:
+            raise InputError(
+                f"expected noise and tail >= 0 and smoothness in [0, 1), got {self.noise}, {self.tail} and "
+                f"{self.smoothness}"
+            )
 
 
 def cache_folder(given: Path | str | None = None) -> Path:
@@ -117,7 +123,8 @@ def _successful_episode(
     for attempt in range(_ATTEMPTS):
         generator = np.random.default_rng([how.seed, zlib.crc32(simulator.task.encode()), episode, attempt])
         noise = how.noise * (1 - attempt / _ATTEMPTS)
-        observations, actions, done = _episode(simulator, expert, start, noise, how.tail, generator)
+        pushes = noise * _smooth_noise(how.smoothness, generator)
+        observations, actions, done = _episode(simulator, expert, start, pushes, how.tail)
         if done:
             return np.array(observations, np.float32), np.array(actions, np.float32)
     raise DataError(
@@ -127,21 +134,28 @@ def _successful_episode(
 
 
 def _episode(
-    simulator: Simulator, expert: Any, start: int, noise: float, tail: int, generator: np.random.Generator
+    simulator: Simulator, expert: Any, start: int, pushes: Array, tail: int
 ) -> tuple[list[Array], list[Array], bool]:
     observation = simulator.restore(start)
-    observations, actions, left = [], [], HORIZON
-    was_done = False
-    while left > 0:
+    observations, actions, was_done, stop = [], [], False, HORIZON
+    while len(actions) < stop:
         action = expert_action(expert, observation)
         observations.append(observation)
         actions.append(action)
-        applied = np.clip(action + noise * generator.standard_normal(ACTION_SIZE), -1.0, 1.0)
+        applied = np.clip(action + pushes[len(actions) - 1], -1.0, 1.0)
         observation, is_done = simulator.step(start, applied)
-        left -= 1
         if is_done and not was_done:
-            was_done, left = True, min(left, tail)
+            was_done, stop = True, min(HORIZON, len(actions) + tail)
     return observations, actions, was_done
+
+
+def _smooth_noise(smoothness: float, generator: np.random.Generator) -> Array:
+    """[HORIZON, 4] numbers of variance 1: n_t = c n_{t-1} + sqrt(1 - c^2) e_t with c the smoothness."""
+    white = generator.standard_normal((HORIZON, ACTION_SIZE))
+    smooth = white.copy()
+    for step in range(1, HORIZON):
+        smooth[step] = smoothness * smooth[step - 1] + (1 - smoothness**2) ** 0.5 * white[step]
+    return smooth
 
 
 def expert_action(expert: Any, observation: Array) -> Array:
