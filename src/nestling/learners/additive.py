@@ -70,6 +70,7 @@ class AdditiveStrategy(Strategy):
             self._weights = None
             yield Progress(self._position, len(train))
         self._position = 0
+        self._weights = self._solve()
 
     @torch.no_grad()
     def predict(self, inputs: Tensor) -> Tensor:

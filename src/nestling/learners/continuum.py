@@ -8,19 +8,26 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from nestling.learners.base import Progress, Strategy
+from nestling.learners.continuum_contexts import ContextContinuum
 from nestling.learners.continuum_language import LanguageContinuum
 from nestling.learners.continuum_least_squares import LeastSquaresContinuum
-from nestling.streams.base import Examples, Problem, Training
+from nestling.streams.base import Examples, Kind, Problem, Training
+
+PARTS: dict[Kind, type[Strategy]] = {
+    "classification": LeastSquaresContinuum,
+    "regression": ContextContinuum,
+    "language": LanguageContinuum,
+}
 
 
 class Continuum(Strategy):
     """Memories at several update periods; the slow ones are exact or protected, and no example is stored.
 
-    classification, regression: `LeastSquaresContinuum`.   language: `LanguageContinuum`.
+    classification: `LeastSquaresContinuum`.   regression: `ContextContinuum`.   language: `LanguageContinuum`.
 
     What differs between streams (length of the keys, ridge, counts) the levels choose from the data they have seen.
 
-    Source: NL sections 4.3, 7 and eq. 59-60, 70-74; see the two parts.
+    Source: NL sections 4.3, 7 and eq. 59-60, 70-74; see the three parts.
     """
 
     name: ClassVar[str] = "continuum"
@@ -28,8 +35,7 @@ class Continuum(Strategy):
 
     def __init__(self, module: nn.Module, problem: Problem, *, training: Training, seed: int, **options: Any) -> None:
         super().__init__(module, problem, training=training, seed=seed)
-        part = LanguageContinuum if problem.kind == "language" else LeastSquaresContinuum
-        self.part: Strategy = part(module, problem, training=training, seed=seed, **options)
+        self.part: Strategy = PARTS[problem.kind](module, problem, training=training, seed=seed, **options)
 
     def learn(self, train: Examples) -> Iterator[Progress]:
         """Learn one experience, see `Strategy.learn`."""

@@ -63,9 +63,7 @@ class CosineFeatures(nn.Module):
             return
         variance = inputs.double().var(dim=0, unbiased=False).sum()
         if not variance > 0:
-            raise InputError(
-                f"all {len(inputs)} inputs of the first experience are equal: expected inputs that differ; check the data"
-            )
+            raise InputError(f"all {len(inputs)} inputs of the first experience are equal: expected inputs that differ")
         self.length.copy_((2 * variance).sqrt())
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class LeastSquaresMemory(nn.Module):
     and so to choose the ridge; afterwards the memory is solved from all sums.
 
     Source: NL eq. 59-60 with retention over all inputs; ridge regression, Hoerl & Kennard 1970.
-    Symbols: ridge here is relative to the mean diagonal of A, so one grid serves every scale of keys and any number of pairs.
+    Symbols: ridge is relative to the mean diagonal of A: one grid serves every scale of keys and number of pairs.
 
     Args:
         key_width: K.   value_width: V.
@@ -95,15 +95,22 @@ class LeastSquaresMemory(nn.Module):
             buffer *= forgetting
 
     def solve(self, ridge: float) -> Tensor:
-        """M [V, K] float64 from all sums, held-out ones included.   ridge: > 0, relative to the mean of the diagonal."""
+        """M [V, K] float64 from all sums, held-out ones included.   ridge: > 0, relative to the mean diagonal."""
         return self._solve(self.gram + self.held_gram, self.cross + self.held_cross, ridge)
 
-    def held_out_error(self, ridge: float) -> float:
-        """Mean squared error, per held-out pair energy, of the memory solved without the held-out sums (0 best, 1 = mean of squares)."""
-        memory = self._solve(self.gram, self.cross, ridge)
+    def solve_without_held_out(self, ridge: float) -> Tensor:
+        """M [V, K] float64 from the sums that are not kept apart.   ridge: > 0, relative to the mean diagonal."""
+        return self._solve(self.gram, self.cross, ridge)
+
+    def error_of(self, memory: Tensor) -> float:
+        """Squared error of any M [V, K] on the held-out pairs, as a share of their energy (0 if there are none)."""
         fit = torch.einsum("vk,kl,vl->", memory, self.held_gram, memory)
         error = fit - 2 * torch.einsum("vk,kv->", memory, self.held_cross) + self.held_energy
         return float(error / self.held_energy.clamp_min(torch.finfo(torch.float64).tiny))
+
+    def held_out_error(self, ridge: float) -> float:
+        """Squared error on the held-out pairs of the memory solved without them, as a share of their energy."""
+        return self.error_of(self.solve_without_held_out(ridge))
 
     def choose_ridge(self, ridges: Sequence[float] = RIDGES) -> tuple[float, float]:
         """A ridge at which the held-out error is smaller than at its neighbours in `ridges`, and that error.
