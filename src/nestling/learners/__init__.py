@@ -11,7 +11,6 @@ from nestling.learners.klda import KernelLDA
 from nestling.learners.lwf import LearningWithoutForgetting
 from nestling.learners.modular import Modular
 from nestling.learners.naive import Naive
-from nestling.learners.recursive_dgd import RecursiveDGD
 from nestling.learners.replay import Replay
 from nestling.learners.ridge import RidgeRegression
 from nestling.learners.slda import StreamingLDA
@@ -20,7 +19,6 @@ STRATEGIES: dict[str, type[Strategy]] = {
     strategy.name: strategy
     for strategy in (
         Continuum,
-        RecursiveDGD,
         Naive,
         Joint,
         Replay,

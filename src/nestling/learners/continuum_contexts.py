@@ -18,6 +18,7 @@ from nestling.streams.base import Examples, Kind, Problem, Training
 NUM_BLOCKS = 25
 HELD_OUT_EVERY = 5
 GATE_FEATURES = 1000
+NEGLIGIBLE = 1e-4
 
 
 class Context(nn.Module):
@@ -51,8 +52,9 @@ class ContextContinuum(Strategy):
         level 2  its keys        set once, when the context begins
 
     A new experience joins the likeliest context when one memory serves both at least as well as two do (on held-out
-    examples of both), otherwise it begins its own. So one function met in pieces stays one memory, and tasks
-    that contradict each other do not share one. No example is stored; what one context knows, no other can erase.
+    examples of both, to 0.01 % of their energy), otherwise it begins its own. So one function met in pieces stays one
+    memory, and tasks that contradict each other do not share one. No example is stored; what one context knows, no
+    other can erase.
 
     Source: NL eq. 59-60 with retention over all inputs for each memory; NL 7 for levels; one module per task behind a
         gate: Aljundi et al. 2017. The choice between one memory and two from held-out sums is ours.
@@ -109,8 +111,8 @@ class ContextContinuum(Strategy):
         weight = both.memory.solve_without_held_out(both.memory.choose_ridge()[0])
         _, alone_new = fresh.memory.choose_ridge()
         _, alone_old = likeliest.memory.choose_ridge()
-        fits_new = new.memory.error_of(weight) <= alone_new
-        fits_old = likeliest.memory.error_of(weight) <= alone_old
+        fits_new = new.memory.error_of(weight) <= alone_new + NEGLIGIBLE
+        fits_old = likeliest.memory.error_of(weight) <= alone_old + NEGLIGIBLE
         return index if fits_new and fits_old else None
 
     @torch.no_grad()

@@ -62,6 +62,8 @@ class CosineFeatures(nn.Module):
         if self.is_fitted:
             return
         variance = inputs.double().var(dim=0, unbiased=False).sum()
+        if not bool(torch.isfinite(variance)):
+            raise InputError("inputs hold NaN or infinity: expected finite numbers; clean the data")
         if not variance > 0:
             raise InputError(f"all {len(inputs)} inputs of the first experience are equal: expected inputs that differ")
         self.length.copy_((2 * variance).sqrt())

@@ -86,7 +86,9 @@ class Training:
 class Predictor(Protocol):
     """Anything that maps inputs [N, ...] to outputs [N, ...]: class scores, actions or logits."""
 
-    def __call__(self, inputs: Tensor, /) -> Tensor: ...
+    def __call__(self, inputs: Tensor, /) -> Tensor:
+        """Outputs for inputs."""
+        ...
 
 
 Evaluator = Callable[[Predictor, Experience], float]
@@ -135,11 +137,12 @@ class Stream:
 
     @property
     def problem(self) -> Problem:
+        """What strategies are told."""
         first = self.experiences[0].train.inputs
         return Problem(kind=self.kind, input_shape=tuple(first.shape[1:]), num_outputs=self.num_outputs)
 
     def arranged(self, seed: int, order: Order = "given") -> Stream:
-        """This stream in the order that `seed` draws; the given order unless `order` is "shuffled"."""
+        """The same stream in the order that `seed` draws; the given order unless `order` is "shuffled"."""
         if order == "given":
             return self
         if self.arrange is not None:
