@@ -20,6 +20,7 @@ from nestling.streams.robot_simulator import (
     Array,
     Simulator,
     check_task,
+    draw_starts,
 )
 
 Starts = Literal["test", "validation"]
@@ -67,7 +68,7 @@ def robot_stream(
         metric="success rate",
         higher_is_better=True,
         make_model=RobotPolicy,
-        evaluate=SuccessRate({name: recorded[name][f"{starts}_starts"][:rollouts] for name in names}),
+        evaluate=SuccessRate({name: _starts(name, starts, recorded[name])[:rollouts] for name in names}),
         training=TRAINING,
     )
 
@@ -137,6 +138,11 @@ def _chosen(num_tasks: int, tasks: Sequence[str] | None) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise InputError(f"each robot task may appear once, got {', '.join(names)}")
     return names
+
+
+def _starts(name: str, which: Starts, recorded: dict[str, Array]) -> Array:
+    """The starting states [25, D] of rollouts: those that come with the demonstrations, or others to choose by."""
+    return recorded["test_starts"] if which == "test" else draw_starts(name, seed=1)[:MAX_ROLLOUTS]
 
 
 def _experience(name: str, arrays: dict[str, Array]) -> Experience:

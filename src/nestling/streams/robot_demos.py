@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -77,8 +79,8 @@ def cache_folder(given: Path | str | None = None) -> Path:
 def demonstrations(task: str, how: Demonstrations, *, cache_dir: Path | str | None, report: Report) -> dict[str, Array]:
     """The demonstrations of one task, from the cache or recorded now.
 
-    Returns: `train_x` [N, 39], `train_y` [N, 4], `test_x`, `test_y` float32, and the starting states `test_starts`
-        [25, D] and `validation_starts` [25, D] float64 of rollouts.
+    Returns: `train_x` [N, 39], `train_y` [N, 4], `test_x`, `test_y` float32, and the starting states of rollouts,
+        `test_starts` [25, D] float64.
     Raises: ResourceError when metaworld is missing or the cache cannot be written; DataError when the expert fails.
     """
     path = cache_folder(cache_dir) / "robot" / f"{task}-{_key(task, how)}.npz"
@@ -113,7 +115,6 @@ def record(task: str, how: Demonstrations, *, report: Report) -> dict[str, Array
         "test_x": test_x,
         "test_y": test_y,
         "test_starts": starts[NUM_TRAIN_STARTS : 2 * NUM_TRAIN_STARTS],
-        "validation_starts": draw_starts(task, seed=1)[:NUM_TRAIN_STARTS],
     }
 
 
@@ -183,7 +184,7 @@ def _digest(arrays: Mapping[str, Array]) -> str:
 def _read(path: Path) -> dict[str, Array] | None:
     """The arrays of a cache file, or None when it is truncated or altered."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except Exception:  # a damaged zip raises many types
         return None
@@ -198,7 +199,8 @@ def _write(path: Path, arrays: Mapping[str, Array]) -> None:
         np.savez_compressed(partial, **stored)
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise ResourceError(
             f"cannot write demonstrations to {path.parent} ({error}): free some space, or point NESTLING_CACHE to a "
             "folder that can be written"
