@@ -92,6 +92,23 @@ def test_rollouts_do_not_depend_on_earlier_ones() -> None:
 
 
 @needs_metaworld
+def test_each_rollout_has_its_own_scene_though_the_model_is_shared() -> None:
+    task = "drawer-open-v3"  # its drawer is moved in the compiled model
+    starts = _drawn_starts(task, 2)
+    shared = Simulator(task, starts)
+    alone = [Simulator(task, starts[index : index + 1]) for index in range(2)]
+    observations = [shared.restore(index) for index in range(2)]
+    for single in alone:
+        single.restore(0)
+    action = np.array([0.0, 1.0, -1.0, 0.0])
+    for _ in range(10):
+        observations = [shared.step(index, action)[0] for index in range(2)]
+        expected = [single.step(0, action)[0] for single in alone]
+    np.testing.assert_allclose(observations, expected, rtol=0, atol=1e-9)
+    assert np.abs(observations[0] - observations[1])[4:7].max() > 1e-3
+
+
+@needs_metaworld
 def test_rollouts_stepped_together_equal_rollouts_one_by_one() -> None:
     starts = _drawn_starts(MUG, 2)
     together, expert = Simulator(MUG, starts), _expert(MUG)
