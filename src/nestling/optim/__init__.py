@@ -1,0 +1,49 @@
+"""Optimizers as associative memories of gradients: one small file each, and the table of all of them.
+
+A new optimizer is a new file with its row, and one line here. All are torch.optim.Optimizer.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from nestling.errors import UnknownNameError
+from nestling.optim import momentum
+from nestling.optim.base import MemoryOptimizer
+from nestling.optim.momentum import Momentum
+from nestling.optim.row import OptimizerRow
+
+__all__ = [
+    "OPTIMIZERS",
+    "MemoryOptimizer",
+    "Momentum",
+    "OptimizerRow",
+    "optimizer_named",
+]
+
+_ADAMW = OptimizerRow(
+    name="adamw",
+    optimizer=torch.optim.AdamW,
+    summary="torch's AdamW, the reference: elementwise optimal memory of gradients",
+    update="m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2; W <- (1 - lr wd) W - lr m / (sqrt v + eps)",
+    equations="NL 101-105",
+    reference=True,
+)
+
+_ROWS = (
+    _ADAMW,
+    momentum.ROW,
+)
+
+OPTIMIZERS: dict[str, OptimizerRow] = {row.name: row for row in _ROWS}
+
+
+def optimizer_named(name: str) -> OptimizerRow:
+    """The row of this name.
+
+    Raises:
+        UnknownNameError: with the nearest known name.
+    """
+    if name not in OPTIMIZERS:
+        raise UnknownNameError("optimizer", name, OPTIMIZERS)
+    return OPTIMIZERS[name]
