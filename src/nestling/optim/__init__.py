@@ -8,15 +8,25 @@ from __future__ import annotations
 import torch
 
 from nestling.errors import UnknownNameError
-from nestling.optim import momentum
+from nestling.optim import delta_momentum, feature_momentum, m3, momentum, muon
 from nestling.optim.base import MemoryOptimizer
+from nestling.optim.delta_momentum import DeltaMomentum
+from nestling.optim.feature_momentum import FeatureMomentum
+from nestling.optim.m3 import M3
 from nestling.optim.momentum import Momentum
+from nestling.optim.muon import Muon
+from nestling.optim.nested import NestedOptimizer
 from nestling.optim.row import OptimizerRow
 
 __all__ = [
+    "M3",
     "OPTIMIZERS",
+    "DeltaMomentum",
+    "FeatureMomentum",
     "MemoryOptimizer",
     "Momentum",
+    "Muon",
+    "NestedOptimizer",
     "OptimizerRow",
     "optimizer_named",
 ]
@@ -33,6 +43,10 @@ _ADAMW = OptimizerRow(
 _ROWS = (
     _ADAMW,
     momentum.ROW,
+    delta_momentum.ROW,
+    feature_momentum.ROW,
+    muon.ROW,
+    m3.ROW,
 )
 
 OPTIMIZERS: dict[str, OptimizerRow] = {row.name: row for row in _ROWS}

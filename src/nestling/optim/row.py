@@ -48,8 +48,8 @@ class OptimizerRow:
             InputError: the row needs a module and none came, or an option out of range.
         """
         make: Callable[..., torch.optim.Optimizer] = self.optimizer
-        if self.needs == "parameters":
-            return make(params, **options)
-        if module is None:
+        if self.needs == "module":
+            options["module"] = module
+        if self.needs == "module" and module is None:
             raise InputError(f"{self.name}: expected module=, the module whose layer inputs it watches, got none")
-        return make(params, module=module, **options)
+        return make(params, **options)

@@ -1,0 +1,141 @@
+"""Delta Momentum: a memory of gradients that corrects what it answers, so that its decay depends on the gradient."""
+
+# pyright: reportPrivateImportUsage=false
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from nestling.errors import UnknownNameError
+from nestling.optim.base import Group, MemoryOptimizer, Range, decay_weights
+from nestling.optim.momentum import PRECONDITIONERS, Preconditioner, precondition
+from nestling.optim.row import OptimizerRow
+
+__all__ = ["FORMS", "ROW", "DeltaMomentum"]
+
+Form = Literal["matrix", "scalar"]
+FORMS = ("matrix", "scalar")
+
+
+class DeltaMomentum(MemoryOptimizer):
+    """Momentum by the delta rule: what the present gradient stands for is erased before it is written.
+
+    objective  erase/2 |m h^T|^2 + eta <m, P g>,   h the gradient, normalised
+    matrix     m <- m (alpha I - erase h^T h) - eta P g
+    scalar     m <- (alpha - erase |h|^2) m - eta P g
+    step       W <- W + m
+
+    Source: NL eq. 48 (scalar), 49 (matrix). Symbols: alpha is `momentum`, eta `lr`, inside the memory as printed.
+
+    As printed h = g, and a gradient longer than sqrt(1 + alpha) makes the memory grow without bound. Here
+    h = g / max(|g|, running root mean square of |g|) unless `normalize` is False: |h| <= 1 keeps the factor's
+    eigenvalues in [alpha - erase, alpha], and a gradient small for its time still erases little.
+
+    A parameter [out, ...] is the matrix [out, the rest], a vector one row. The matrix form costs two matrix products.
+
+    Args:
+        params: parameters or groups.
+        lr: eta >= 0.
+        momentum: alpha in [0, 1].
+        erase: in [0, 1]; 0 is `Momentum`.
+        form: "matrix" or "scalar".
+        normalize: whether h is bounded; False is the printed form.
+        norm_beta: in [0, 1), decay of the running mean of |g|^2.
+        preconditioner: "none" or "diagonal", as in `Momentum`; beta and eps are its options.
+        beta: in [0, 1).
+        eps: > 0.
+        weight_decay: >= 0, decoupled.
+    """
+
+    RANGES: ClassVar[dict[str, Range]] = {
+        "lr": (0, math.inf),
+        "momentum": (0, 1),
+        "erase": (0, 1),
+        "norm_beta": (0, 1),
+        "beta": (0, 1),
+        "weight_decay": (0, math.inf),
+    }
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-2,
+        *,
+        momentum: float = 0.9,
+        erase: float = 1.0,
+        form: Form = "matrix",
+        normalize: bool = True,
+        norm_beta: float = 0.9,
+        preconditioner: Preconditioner = "none",
+        beta: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        if form not in FORMS:
+            raise UnknownNameError("form of Delta Momentum", form, FORMS)
+        if preconditioner not in PRECONDITIONERS:
+            raise UnknownNameError("preconditioner", preconditioner, PRECONDITIONERS)
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "erase": erase,
+            "form": form,
+            "normalize": normalize,
+            "norm_beta": norm_beta,
+            "preconditioner": preconditioner,
+            "beta": beta,
+            "eps": eps,
+            "weight_decay": weight_decay,
+        }
+        super().__init__(params, defaults)
+
+    def _update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
+        decay_weights(group, params)
+        memory = self._buffers(params, "memory")
+        sizes = list(torch._foreach_norm(grads))
+        lengths = self._lengths(group, params, sizes)
+        values = precondition(self, group, params, grads)
+        alpha, erase = group["momentum"], group["erase"]
+        if group["form"] == "matrix":
+            erased = [_erased(m, grad, length) for m, grad, length in zip(memory, grads, lengths)]
+            torch._foreach_mul_(memory, alpha)
+            torch._foreach_add_(memory, erased, alpha=-erase)
+        else:
+            for m, size, length in zip(memory, sizes, lengths):
+                m.mul_(alpha - erase * (size / length).square())
+        torch._foreach_add_(memory, values, alpha=-float(group["lr"]))
+        torch._foreach_add_(params, memory)
+
+    def _lengths(self, group: Group, params: list[Tensor], sizes: list[Tensor]) -> list[Tensor]:
+        """|g| / |h| of every gradient."""
+        if not group["normalize"]:
+            return [torch.ones_like(size) for size in sizes]
+        beta, lengths = group["norm_beta"], []
+        for p, size in zip(params, sizes):
+            state = self.state[p]
+            count = state["num_lengths"] = state.get("num_lengths", 0) + 1
+            square = state.setdefault("mean_square", torch.zeros_like(size))
+            square.mul_(beta).addcmul_(size, size, value=1 - beta)
+            usual = (square / (1 - beta**count)).sqrt()
+            lengths.append(torch.maximum(size, usual).clamp(min=torch.finfo(size.dtype).tiny))
+        return lengths
+
+
+def _erased(memory: Tensor, grad: Tensor, length: Tensor) -> Tensor:
+    """m h^T h in the shape of the memory, in the cheaper order."""
+    rows = memory.flatten(1) if memory.ndim > 1 else memory.view(1, -1)
+    key = grad.reshape(rows.shape) / length
+    product = rows @ (key.mT @ key) if rows.shape[0] > rows.shape[1] else (rows @ key.mT) @ key
+    return product.view_as(memory)
+
+
+ROW = OptimizerRow(
+    name="delta_momentum",
+    optimizer=DeltaMomentum,
+    summary="momentum by the delta rule: its decay depends on the gradient",
+    update="m <- m (alpha I - h^T h) - eta P g, h = g normalised; W <- W + m",
+    equations="NL 48-49",
+)
