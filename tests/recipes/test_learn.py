@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy_runs import KillAt, KilledError, toy_model, toy_stream, wide_model
+from toy_runs import KillAt, KilledError, Recorder, toy_model, toy_stream, wide_model
 
 import nestling
 from nestling.errors import InputError, ResourceError, ShapeError, UnknownNameError
@@ -35,6 +36,21 @@ def figures(path: Path) -> dict[str, object]:
         for key in ("seconds_mean", "peak_memory_bytes_mean"):
             row.pop(key)
     return content
+
+
+def runs_of(path: Path) -> dict[tuple[str, int], object]:
+    """Runs by strategy and seed, without time and memory."""
+    runs = figures(path)["runs"]
+    assert isinstance(runs, list)
+    return {(run["strategy"], run["seed"]): run for run in runs}
+
+
+class Bare(torch.nn.Linear):
+    """A layer that cannot draw its weights anew."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 6)
+        self.reset_parameters = None
 
 
 @pytest.fixture
@@ -128,8 +144,6 @@ def test_a_used_folder_is_refused_without_resume(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "change"),
     [
-        ("seeds", {"seeds": 2}),
-        ("strategies", {"strategies": ["naive"]}),
         ("order", {"order": "shuffled"}),
         ("model", {"model": toy_model}),
         ("threads", {"threads": 2}),
@@ -141,6 +155,87 @@ def test_resuming_something_else_names_the_difference(tmp_path: Path, key: str, 
     nestling.learn(**given)
     with pytest.raises(InputError, match=f"cannot resume .*: {key} was"):
         nestling.learn(**{**given, "resume": True, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"seeds": 1}, "seed 1"),
+        ({"seeds": [0, 2]}, "seed 1"),
+        ({"strategies": ["ridge"]}, "strategy slda, replay:buffer_size=9"),
+        ({"strategies": ["ridge", "slda", "replay"]}, "strategy replay:buffer_size=9"),
+    ],
+)
+def test_a_resumed_run_cannot_lose_a_strategy_or_seed(tmp_path: Path, change: dict[str, object], what: str) -> None:
+    given = {"stream": toy_stream(), "strategies": "ridge,slda,replay:buffer_size=9", "seeds": 2, "out": tmp_path}
+    nestling.learn(**given)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=f"it also holds {what}; .*added to a run, not left out"):
+        nestling.learn(**{**given, "resume": True, **change})
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_run_with_seeds_and_strategies_added_is_the_run_with_all_of_them(tmp_path: Path, jobs: int) -> None:
+    job = partial(nestling.learn, stream=toy_stream(), order="shuffled", jobs=jobs)
+    job(strategies="replay:buffer_size=9,ridge", seeds=2, out=tmp_path / "whole")
+    job(strategies="ridge", seeds=[1], out=tmp_path / "grown")
+    first = json.loads((tmp_path / "grown" / "results.json").read_text())["runs"]
+    result = job(strategies="replay:buffer_size=9,ridge", seeds=2, out=tmp_path / "grown", resume=True)
+    assert result.config["strategies"] == ["ridge", "replay:buffer_size=9"]
+    assert result.config["seeds"] == [1, 0]
+    assert result.config == json.loads((tmp_path / "grown" / "config.json").read_text())["config"]
+    kept = next(asdict(run) for run in result.runs if (run.strategy, run.seed) == ("ridge", 1))
+    assert kept["seconds"] == first[0]["seconds"]
+    grown, whole = (runs_of(tmp_path / name / "results.json") for name in ("grown", "whole"))
+    assert grown == whole
+    assert len(whole) == 4
+
+    job(strategies="replay:buffer_size=9,ridge", seeds=2, out=tmp_path / "in order", resume=True)
+    job(strategies="replay:buffer_size=9,ridge", seeds=3, out=tmp_path / "in order", resume=True)
+    job(strategies="replay:buffer_size=9,ridge,slda", seeds=3, out=tmp_path / "in order", resume=True)
+    job(strategies="replay:buffer_size=9,ridge,slda", seeds=3, out=tmp_path / "at once")
+    assert figures(tmp_path / "in order" / "results.json") == figures(tmp_path / "at once" / "results.json")
+
+
+def test_a_killed_extension_still_shows_what_was_there(tmp_path: Path) -> None:
+    job = partial(nestling.learn, stream=toy_stream(), out=tmp_path)
+    job(strategies="ridge,slda")
+    with pytest.raises(KilledError):
+        job(strategies="ridge,slda,naive", seeds=2, resume=True, listener=KillAt(20))
+    shown = load_results(tmp_path)
+    assert not shown.complete
+    assert {("ridge", 0), ("slda", 0)} <= {(run.strategy, run.seed) for run in shown.runs}
+    (tmp_path / "results.json").write_text("{")
+    recorder = Recorder()
+    assert job(strategies="ridge,slda,naive", seeds=2, resume=True, listener=recorder).complete
+    assert "is made again from the checkpoints" in recorder.messages[0]
+
+
+def test_specs_of_one_strategy_stand_side_by_side(tmp_path: Path) -> None:
+    given = "replay, replay : buffer-size = 6, ewc:strength=1e2:mode=per_task"
+    result = nestling.learn(stream=toy_stream(epochs=1), strategies=given, out=tmp_path)
+    labels = ["replay", "replay:buffer_size=6", "ewc:mode=per_task:strength=100"]
+    assert [run.strategy for run in result.runs] == labels
+    assert [row.strategy for row in result.summary] == labels
+    assert [run.stored_bytes for run in result.runs] == [50 * 24, 6 * 24, 0]
+    assert result.config["strategy_options"]["replay"] == {"buffer_size": 50, "num_copies": 1}
+    assert result.config["strategy_options"][labels[2]]["strength"] == 100.0
+    names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    assert "replay-seed0" in names
+    assert all(re.fullmatch(r"[A-Za-z0-9._=-]+", name) for name in names)
+    assert all(label in (tmp_path / "report.html").read_text() for label in labels)
+    again = nestling.learn(stream=toy_stream(epochs=1), strategies=labels, out=tmp_path, resume=True)
+    assert [run.seconds for run in again.runs] == [run.seconds for run in result.runs]
+
+
+def test_a_changed_default_is_seen_when_resuming(tmp_path: Path) -> None:
+    job = partial(nestling.learn, stream=toy_stream(epochs=1), strategies="replay", out=tmp_path)
+    job()
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"buffer_size": 50', '"buffer_size": 40'))
+    with pytest.raises(InputError, match=r"options of 'replay' was \{.*40.*\} and is now .*50"):
+        job(resume=True)
 
 
 def test_resuming_on_changed_data_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -164,6 +259,7 @@ def test_a_model_of_ones_own_is_used() -> None:
 def test_a_model_of_the_wrong_width_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ShapeError, match=r"set its last layer to 6 outputs"):
         nestling.learn(stream=toy_stream(), strategies=["naive"], model=wide_model, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     with pytest.raises(ShapeError, match=r"does not accept inputs of shape \(2, 4\)"):
         nestling.learn(stream=toy_stream(), strategies=["naive"], model=lambda: torch.nn.Linear(5, 6))
 
@@ -173,6 +269,17 @@ def test_a_model_of_the_wrong_width_is_refused(tmp_path: Path) -> None:
     [
         ({"strategies": ["naiv"]}, "did you mean 'naive'"),
         ({"strategies": []}, "no strategy"),
+        ({"strategies": ["naive:num_copy=2"]}, "did you mean 'num_copies'"),
+        ({"strategies": ["naive:num_copies"]}, "expected naive:option=value"),
+        ({"strategies": ["naive:num_copies=2:num_copies=3"]}, "each option once"),
+        ({"strategies": ["naive:num_copies=2.5"]}, "expected int, got '2.5'"),
+        ({"strategies": ["naive:num_copies=0"]}, "expected num_copies >= 1"),
+        ({"strategies": ["ewc:strength=nan"]}, "expected float, got 'nan'"),
+        ({"strategies": ["ewc:mode=offline"]}, "expected online or per_task, got 'offline'"),
+        ({"strategies": ["ridge:strength=1"]}, "'ridge' has no options, got 'strength'"),
+        ({"strategies": ["continuum:dreams=1"]}, "'continuum' on a stream of classification 'dreams'"),
+        ({"strategies": ["klda:num_features=-1"]}, "num_features and num_members >= 1"),
+        ({"strategies": ["naive:num_copies=2"], "model": Bare}, "cannot: Bare has weights and no reset_parameters"),
         ({"seeds": 0}, "at least one seed"),
         ({"seeds": [-1]}, "none below 0"),
         ({"order": "sorted"}, "'given' or 'shuffled'"),

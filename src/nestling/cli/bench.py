@@ -9,7 +9,7 @@ import typer
 
 
 def bench(
-    out: Annotated[Path, typer.Option(help="Folder for speed.md, speed.json and speed.png.")] = Path("docs/results"),
+    out: Annotated[Path, typer.Option(help="Folder for speed.md, speed.json and speed.png.")] = Path("runs/speed"),
     repeats: Annotated[int, typer.Option(min=1, help="Rounds after the warm-up; figures are medians.")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     quick: Annotated[bool, typer.Option("--quick", help="Two small sizes only, no memory: about 10 seconds.")] = False,

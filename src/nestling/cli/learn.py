@@ -17,12 +17,21 @@ def learn(
         str, typer.Option("--stream", "-s", help="A name ('nestling streams' lists them) or a folder of files.")
     ],
     strategy: Annotated[
-        str, typer.Option("--strategy", "-S", help="Names separated by commas ('nestling strategies' lists them).")
+        str,
+        typer.Option(
+            "--strategy",
+            "-S",
+            help="Names separated by commas ('nestling strategies' lists them), each with options where wanted: "
+            "naive,replay:buffer_size=200.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results.json, report.html and checkpoints.")],
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 3 means 0, 1 and 2.")] = 1,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out; begin if there is none.")
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the run in --out, begin if there is none; strategies and seeds may be added."
+        ),
     ] = False,
     order: Annotated[
         str | None, typer.Option(help="given or shuffled (per seed).", show_default="the stream's custom")
@@ -40,6 +49,7 @@ def learn(
     """
     from nestling.cli.options import parse_options
     from nestling.cli.progress import make_listener
+    from nestling.learners import parse_strategy
     from nestling.recipes import learn as run
     from nestling.recipes.results import REPORT
 
@@ -47,7 +57,7 @@ def learn(
     options = parse_options(stream, stream_option or [])
     command = shlex.join(["nestling", *sys.argv[1:]])
     try:
-        with make_listener(len(names) * seeds) as listener:
+        with make_listener(len({parse_strategy(name).label for name in names}) * seeds) as listener:
             result = run(
                 stream=stream,
                 strategies=names,

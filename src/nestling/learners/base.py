@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -31,11 +31,15 @@ class Strategy(ABC):
         problem: kind, input shape and number of outputs.
         training: effort per experience for gradient strategies.
         seed: everything random in the strategy derives from it.
+
+    Further keyword arguments with defaults are the options that a user may set (`learners.spec`). A strategy that only
+    chooses another by the kind of problem names those in `parts`, and has their options.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     kinds: ClassVar[frozenset[Kind]] = frozenset({"classification", "regression", "language"})
+    parts: ClassVar[Mapping[Kind, type[Strategy]]] = {}
 
     def __init__(self, module: nn.Module, problem: Problem, *, training: Training, seed: int) -> None:
         self.module = module

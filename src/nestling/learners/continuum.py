@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ class Continuum(Strategy):
 
     name: ClassVar[str] = "continuum"
     summary: ClassVar[str] = "ours: memories at several update periods, exact where the head allows it, nothing stored"
+    parts: ClassVar[Mapping[Kind, type[Strategy]]] = PARTS
 
     def __init__(self, module: nn.Module, problem: Problem, *, training: Training, seed: int, **options: Any) -> None:
         super().__init__(module, problem, training=training, seed=seed)

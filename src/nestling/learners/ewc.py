@@ -54,8 +54,9 @@ class ElasticWeightConsolidation(GradientStrategy):
         decay: float = 1.0,
         labels: Labels = "model",
         fisher_samples: int = 500,
+        num_copies: int = 1,
     ) -> None:
-        super().__init__(module, problem, training=training, seed=seed)
+        super().__init__(module, problem, training=training, seed=seed, num_copies=num_copies)
         _check_options(mode, strength, decay, labels, fisher_samples)
         self.mode = mode
         self.strength = strength

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from nestling.errors import CheckpointError, InputError
 from nestling.learners.base import Progress, Strategy, seeded_generator
+from nestling.learners.copies import average_of_copies
 from nestling.streams.base import Examples, Kind, Problem, Training
 
 PREDICT_BATCH = 256
@@ -75,10 +76,17 @@ class GradientStrategy(Strategy):
         extend(batch)           a batch with others mixed in
         penalty(batch, outputs) a term added to the loss, or None
         end(train)              once per experience, after the last step
+
+    Args:
+        num_copies: >= 1. Above 1 an average of that many copies of the module, with initial weights of their own,
+            takes its place (`copies`): a control with more parameters.
     """
 
-    def __init__(self, module: nn.Module, problem: Problem, *, training: Training, seed: int) -> None:
-        super().__init__(module, problem, training=training, seed=seed)
+    def __init__(
+        self, module: nn.Module, problem: Problem, *, training: Training, seed: int, num_copies: int = 1
+    ) -> None:
+        super().__init__(average_of_copies(module, num_copies, seed), problem, training=training, seed=seed)
+        self.num_copies = num_copies
         self.generator = seeded_generator(seed)
         self.optimizer: torch.optim.Optimizer | None = None
         self.position: Position | None = None

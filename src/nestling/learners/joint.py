@@ -21,9 +21,11 @@ class Joint(GradientStrategy):
     name: ClassVar[str] = "joint"
     summary: ClassVar[str] = "train anew on everything seen so far; stores all examples, the upper reference"
 
-    def __init__(self, module: nn.Module, problem: Problem, *, training: Training, seed: int) -> None:
-        super().__init__(module, problem, training=training, seed=seed)
-        self.initial = clone_state(module)
+    def __init__(
+        self, module: nn.Module, problem: Problem, *, training: Training, seed: int, num_copies: int = 1
+    ) -> None:
+        super().__init__(module, problem, training=training, seed=seed, num_copies=num_copies)
+        self.initial = clone_state(self.module)
         self.seen: list[Examples] = []
 
     def begin(self, train: Examples) -> None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from nestling.errors import InputError
 from nestling.learners.additive import AdditiveStrategy, add_class_sums, empty_class_sums, solve_discriminant
 from nestling.learners.base import seeded_generator
 from nestling.streams.base import Kind, Problem, Training
@@ -49,6 +50,7 @@ class KernelLDA(AdditiveStrategy):
         bandwidth_factor: float = 1.0,
         shrinkage: float = 1e-3,
     ) -> None:
+        _check_options(num_features, num_members, bandwidth_factor, shrinkage)
         super().__init__(module, problem, training=training, seed=seed)
         self.num_features = num_features
         self.bandwidth_factor = bandwidth_factor
@@ -111,6 +113,15 @@ class KernelLDA(AdditiveStrategy):
         directions, phases = self._maps[member]
         features = torch.cos(inputs @ (directions / self.bandwidth) + phases)
         return math.sqrt(2 / self.num_features) * features.double()
+
+
+def _check_options(num_features: int, num_members: int, bandwidth_factor: float, shrinkage: float) -> None:
+    if num_features < 1 or num_members < 1:
+        raise InputError(f"expected num_features and num_members >= 1, got {num_features} and {num_members}")
+    if not bandwidth_factor > 0 or not 0 < shrinkage <= 1:
+        raise InputError(
+            f"expected bandwidth_factor > 0 and shrinkage above 0 and at most 1, got {bandwidth_factor} and {shrinkage}"
+        )
 
 
 def median_distance(inputs: Tensor) -> float:

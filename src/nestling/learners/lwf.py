@@ -57,10 +57,11 @@ class LearningWithoutForgetting(GradientStrategy):
         seed: int,
         strength: float = 1.0,
         temperature: float = 2.0,
+        num_copies: int = 1,
     ) -> None:
         if not strength >= 0 or not temperature > 0:
             raise InputError(f"expected strength >= 0 and temperature > 0, got {strength} and {temperature}")
-        super().__init__(module, problem, training=training, seed=seed)
+        super().__init__(module, problem, training=training, seed=seed, num_copies=num_copies)
         self.strength = strength
         self.temperature = temperature
         self.known_classes: list[int] = []

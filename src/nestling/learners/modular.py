@@ -34,8 +34,10 @@ class Modular(GradientStrategy):
     name: ClassVar[str] = "modular"
     summary: ClassVar[str] = "a network per task, chosen at test time by which task the input looks like"
 
-    def __init__(self, module: nn.Module, problem: Problem, *, training: Training, seed: int) -> None:
-        super().__init__(module, problem, training=training, seed=seed)
+    def __init__(
+        self, module: nn.Module, problem: Problem, *, training: Training, seed: int, num_copies: int = 1
+    ) -> None:
+        super().__init__(module, problem, training=training, seed=seed, num_copies=num_copies)
         self.networks: list[dict[str, Tensor]] = []
         self.densities: list[TaskDensity] = []
         self.initial: dict[str, Tensor] | None = None

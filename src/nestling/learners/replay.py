@@ -53,11 +53,18 @@ class Replay(GradientStrategy):
     summary: ClassVar[str] = "mix a reservoir of stored examples into every batch"
 
     def __init__(
-        self, module: nn.Module, problem: Problem, *, training: Training, seed: int, buffer_size: int = 50
+        self,
+        module: nn.Module,
+        problem: Problem,
+        *,
+        training: Training,
+        seed: int,
+        buffer_size: int = 50,
+        num_copies: int = 1,
     ) -> None:
         if buffer_size < 1:
             raise InputError(f"expected buffer_size >= 1 example to replay, got {buffer_size}; `naive` replays nothing")
-        super().__init__(module, problem, training=training, seed=seed)
+        super().__init__(module, problem, training=training, seed=seed, num_copies=num_copies)
         self.buffer_size = buffer_size
         self.buffer: Examples | None = None
         self.num_seen = 0

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from nestling.errors import InputError
 from nestling.learners.additive import AdditiveStrategy, add_class_sums, empty_class_sums, solve_discriminant
 from nestling.streams.base import Kind, Problem, Training
 
@@ -29,6 +30,8 @@ class StreamingLDA(AdditiveStrategy):
     def __init__(
         self, module: nn.Module, problem: Problem, *, training: Training, seed: int, shrinkage: float = 1e-4
     ) -> None:
+        if not 0 < shrinkage <= 1:
+            raise InputError(f"expected shrinkage above 0 and at most 1, got {shrinkage}")
         super().__init__(module, problem, training=training, seed=seed)
         self.shrinkage = shrinkage
         self.sums = empty_class_sums(problem.num_outputs, self.num_inputs)

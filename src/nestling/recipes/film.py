@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 from nestling.errors import NestlingError, ResourceError
-from nestling.recipes.plan import CONFIG, make_plan, run_folder
+from nestling.learners import file_name, name_of
+from nestling.recipes.folder import CONFIG, run_folder
+from nestling.recipes.plan import make_plan
 from nestling.recipes.run import Run
 from nestling.streams.robot import SuccessRate
 from nestling.streams.robot_film import film
@@ -44,7 +46,7 @@ def film_in_process(folder: Path) -> None:
 def film_run(folder: Path) -> Path:
     """Film the first task with the strategies of `CAST` that the run in `folder` has finished; the path of the film."""
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["config"]
-    cast = [name for name in CAST if name in config["strategies"]] or config["strategies"][:2]
+    cast = choose_cast(config["strategies"])
     options = {name: value for name, value in config["stream_options"].items() if value is not None}
     plan = make_plan(
         stream=config["stream"],
@@ -63,9 +65,16 @@ def film_run(folder: Path) -> Path:
         predictors[name] = run.strategy.predict
     task = stream.experiences[0].name
     assert isinstance(stream.evaluate, SuccessRate)
-    path = folder / f"film-{task}-after-learning-everything-({'-left-'.join(cast)}-right).mp4"
+    path = folder / f"film-{task}-after-learning-everything-({'-left-'.join(map(file_name, cast))}-right).mp4"
     film(stream.evaluate.simulator(task), predictors, path)
     return path
+
+
+def choose_cast(labels: list[str]) -> list[str]:
+    """The first spec of each strategy of `CAST`, the one without options where it is there; else the first two."""
+    plain_first = sorted(labels, key=lambda label: ":" in label)
+    found = [[label for label in plain_first if name_of(label) == name][:1] for name in CAST]
+    return [label for labels_of_one in found for label in labels_of_one] or labels[:2]
 
 
 if __name__ == "__main__":

@@ -5,21 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nestling.errors import InputError, ShapeError
-from nestling.learners import find_strategy
+from nestling.errors import InputError, ShapeError, UnknownNameError
+from nestling.learners import StrategySpec, options_of
 from nestling.streams import Stream
 
 _BATCH = 256
 
 
-def check_strategy(name: str, stream: Stream) -> None:
-    """Raises UnknownNameError for an unknown name, InputError for a strategy that cannot learn this kind of stream."""
-    kind = find_strategy(name)
-    if stream.kind not in kind.kinds:
+def check_strategy(spec: StrategySpec, stream: Stream) -> None:
+    """Raises InputError for a strategy that cannot learn this kind of stream, or has no such option for it."""
+    kinds = spec.strategy.kinds
+    if stream.kind not in kinds:
         raise InputError(
-            f"strategy {name!r} learns {' and '.join(sorted(kind.kinds))}, but stream {stream.name!r} is "
+            f"strategy {spec.name!r} learns {' and '.join(sorted(kinds))}, but stream {stream.name!r} is "
             f"{stream.kind}; leave it out or choose another stream"
         )
+    known = options_of(spec.strategy, stream.kind)
+    for name in spec.options:
+        if name not in known:
+            raise UnknownNameError(f"option of strategy {spec.name!r} on a stream of {stream.kind}", name, known)
 
 
 def check_module(module: nn.Module, stream: Stream) -> None:

@@ -7,11 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nestling.errors import InputError, ResourceError
+from nestling.errors import DataError, InputError, ResourceError
 from nestling.recipes.film import film_in_process
+from nestling.recipes.folder import open_folder, run_folder
 from nestling.recipes.machine import describe_machine, describe_versions, steady_arithmetic
-from nestling.recipes.plan import ModelFactory, Plan, make_plan, open_folder, run_folder
-from nestling.recipes.results import LearnResult, RunRecord, StreamRecord, save_results, summarise
+from nestling.recipes.plan import ModelFactory, Plan, make_plan
+from nestling.recipes.results import (
+    RESULTS,
+    LearnResult,
+    RunRecord,
+    StreamRecord,
+    load_results,
+    save_results,
+    summarise,
+)
 from nestling.recipes.run import Listener, Run
 from nestling.recipes.workers import run_in_processes
 from nestling.streams import Stream
@@ -42,11 +51,12 @@ def learn(
 
     Args:
         stream: a name (`nestling streams` lists them), a folder of files, or a Stream.
-        strategies: names (`nestling strategies` lists them).
+        strategies: names (`nestling strategies` lists them), with options where wanted: "replay:buffer_size=200".
+            One strategy may be there several times with different options.
         seeds: how many (3 means 0, 1, 2), or which.
         order: "given" or "shuffled" (per seed); None takes the stream's custom.
         out: folder for results, report and checkpoints; None keeps nothing on disk.
-        resume: go on with the run in `out`; an empty or missing folder begins.
+        resume: go on with the run in `out`; an empty or missing folder begins. Strategies and seeds may be added.
         jobs: runs at the same time, each in its own process. Changes no figure.
         threads: per run. Held fixed, because sums in another order differ in the last bits.
         model: factory of an `nn.Module` to use in place of the stream's own.
@@ -70,7 +80,7 @@ def learn(
         plan = make_plan(
             stream=stream,
             options=stream_options or {},
-            strategies=[name.strip() for name in names],
+            strategies=names,
             seeds=seeds,
             order=order,
             model=model,
@@ -79,29 +89,48 @@ def learn(
         )
         folder = None if out is None else Path(out)
         origin = command or _as_call(plan)
+        _check_builds(plan)
         if folder is not None:
-            origin = open_folder(folder, plan, origin, resume=resume)
+            plan, origin = open_folder(folder, plan, origin, resume=resume)
         return _run_all(plan, folder, origin, jobs=jobs, listener=heard)
+
+
+def _check_builds(plan: Plan) -> None:
+    """Build every strategy once, so that what cannot be built is refused before anything is written."""
+    for strategy in plan.strategies:
+        Run(plan.stream, strategy, plan.seeds[0], make_module=plan.model)
 
 
 def _run_all(plan: Plan, folder: Path | None, command: str, *, jobs: int, listener: Listener) -> LearnResult:
     done: dict[tuple[str, int], RunRecord] = {}
     pairs = plan.pairs()
+    earlier = _earlier(folder, listener) if folder else {}
     if jobs > 1 and len(pairs) > 1:
         records = run_in_processes(plan, folder, jobs=min(jobs, len(pairs)), listener=listener)
     else:
         records = (run_pair(plan, strategy, seed, folder, listener) for strategy, seed in pairs)
     for record in records:
         done[record.strategy, record.seed] = record
-        ordered = [done[pair] for pair in pairs if pair in done]
-        if folder is not None and len(ordered) < len(pairs):
-            save_results(_result(plan, ordered, command), folder)
+        if folder is not None and len(done) < len(pairs):
+            known = {**earlier, **done}
+            save_results(_result(plan, [known[pair] for pair in pairs if pair in known], command), folder)
     result = _result(plan, [done[pair] for pair in pairs], command)
     if folder is not None:
         if plan.stream.name == "robot" and isinstance(plan.source, str) and plan.model is None:
             _film(folder, listener)
         result.save(folder)
     return result
+
+
+def _earlier(folder: Path, listener: Listener) -> dict[tuple[str, int], RunRecord]:
+    """Runs that `results.json` holds already, shown until they are read from their checkpoints again."""
+    if not (folder / RESULTS).exists():
+        return {}
+    try:
+        return {(record.strategy, record.seed): record for record in load_results(folder).runs}
+    except DataError as error:
+        listener.say(f"{error}; it is made again from the checkpoints")
+        return {}
 
 
 def _film(folder: Path, listener: Listener) -> None:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from nestling.errors import DataError, InputError
-from nestling.recipes.files import UNFINISHED, make_folder, plain_errors, write_atomically
+from nestling.errors import InputError
+from nestling.learners import parse_strategy
 from nestling.recipes.fit import check_strategy
 from nestling.streams import Stream, build_stream, find_stream
 from nestling.streams.base import Order
 from nestling.streams.table import Report
-
-CONFIG = "config.json"
-CHECKPOINTS = "checkpoints"
 
 ModelFactory = Callable[[], nn.Module]
 
@@ -29,6 +25,7 @@ class Plan:
 
     source: the stream as the user gave it (name, folder or Stream).   stream: the same, built.
     options: options of the stream's builder as given.   defaults: those of the builder.
+    strategies: specs (`learners.spec`), each as its label.
     order: of the experiences, per seed.
     model: factory of the module; None takes the stream's own.
     threads: of one run; figures may depend on it in the last bits.
@@ -53,6 +50,9 @@ class Plan:
             "stream_details": _plain(stream.details),
             "stream_hash": stream.source_hash,
             "strategies": list(self.strategies),
+            "strategy_options": {
+                label: _plain(parse_strategy(label).resolved(stream.kind)) for label in self.strategies
+            },
             "seeds": list(self.seeds),
             "order": self.order,
             "model": _describe_factory(self.model),
@@ -63,6 +63,14 @@ class Plan:
     def pairs(self) -> list[tuple[str, int]]:
         """Every (strategy, seed) in the order in which they are run."""
         return [(strategy, seed) for strategy in self.strategies for seed in self.seeds]
+
+    def in_order_of(self, strategies: Sequence[str], seeds: Sequence[int]) -> Plan:
+        """The same plan with those strategies and seeds first, in their order; all of them are in it."""
+        return replace(
+            self,
+            strategies=tuple(dict.fromkeys([*strategies, *self.strategies])),
+            seeds=tuple(dict.fromkeys([*seeds, *self.seeds])),
+        )
 
 
 def make_plan(
@@ -81,7 +89,7 @@ def make_plan(
     Args:
         stream: name, folder or Stream.
         options: of the stream's builder.
-        strategies: names.
+        strategies: names, or specs with options (`learners.spec`).
         seeds: how many, or which.
         order: "given", "shuffled", or None for the stream's custom.
         model: factory of a module, or None.
@@ -95,69 +103,22 @@ def make_plan(
         raise InputError("no strategy was given; name at least one, see 'nestling strategies'")
     checked_order = _check_order(order, stream)
     checked_seeds = _check_seeds(seeds)
-    names = tuple(dict.fromkeys(strategies))
+    specs = [parse_strategy(text) for text in strategies]
     source = str(stream) if isinstance(stream, Path) else stream
     built = build_stream(source, report=report, **options) if isinstance(source, str) else source
-    for name in names:
-        check_strategy(name, built)
+    for spec in specs:
+        check_strategy(spec, built)
     return Plan(
         source=source,
         stream=built,
         options=dict(options),
         defaults=find_stream(source).options() if isinstance(source, str) else {},
-        strategies=names,
+        strategies=tuple(dict.fromkeys(spec.label for spec in specs)),
         seeds=checked_seeds,
         order=checked_order,
         model=model,
         threads=threads,
     )
-
-
-def run_folder(out: Path, strategy: str, seed: int) -> Path:
-    """Where one run keeps its checkpoints."""
-    return out / CHECKPOINTS / f"{strategy}-seed{seed}"
-
-
-def open_folder(out: Path, plan: Plan, command: str, *, resume: bool) -> str:
-    """Make `out` ready for `plan` and return the command that first began it.
-
-    Raises:
-        InputError: `out` holds other things, or a run with another configuration.
-        ResourceError: `out` cannot be written.
-    """
-    make_folder(out)
-    with plain_errors("read", out):
-        present = [path for path in out.iterdir() if not path.name.endswith(UNFINISHED)]
-    if present and not resume:
-        raise InputError(
-            f"{out} is not empty; add --resume (resume=True) to go on with the run in it, or choose another folder"
-        )
-    if present and not (out / CONFIG).is_file():
-        raise InputError(
-            f"{out} is not empty but holds no run of nestling ({CONFIG} is missing); choose another folder"
-        )
-    if present:
-        return _check_same(out / CONFIG, plan.config())
-    content = {"config": plan.config(), "command": command}
-    write_atomically(out / CONFIG, json.dumps(content, indent=1, allow_nan=False).encode())
-    return command
-
-
-def _check_same(path: Path, config: dict[str, Any]) -> str:
-    try:
-        with plain_errors("read", path):
-            saved = json.loads(path.read_text(encoding="utf-8"))
-        before, command = saved["config"], saved["command"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); choose another folder") from error
-    now = json.loads(json.dumps(config))
-    for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key):
-            raise InputError(
-                f"cannot resume {path.parent}: {key} was {_short(before.get(key))} and is now {_short(now.get(key))}; "
-                "give the same as before, or choose another folder"
-            )
-    return command
 
 
 def _plain(value: Any) -> Any:
@@ -167,11 +128,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 100 else text[:97] + "..."
 
 
 def _check_order(order: str | None, stream: str | Path | Stream) -> Order:

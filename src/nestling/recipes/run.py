@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from nestling.errors import InputError
-from nestling.learners import Strategy, find_strategy
+from nestling.learners import Strategy, parse_strategy
 from nestling.metrics import peak_memory_bytes, reset_peak_memory
 from nestling.recipes.checkpoint import CheckpointFolder
 from nestling.recipes.fit import check_module, predict_untrained
@@ -96,7 +96,7 @@ class Run:
 
     Args:
         stream: already in the order of this seed.
-        strategy_name: a key of `STRATEGIES`.
+        strategy_name: a key of `STRATEGIES`, or a spec with options (`learners.spec`).
         seed: of the module's initial weights and of the strategy.
         make_module: fresh module, torch being seeded before the call; None takes the stream's own.
         folder: where checkpoints go; None keeps none.
@@ -154,8 +154,8 @@ class Run:
         torch.manual_seed(self.seed)
         module = make_module()
         check_module(module, self.stream)
-        kind = find_strategy(self.strategy_name)
-        return kind(module, self.stream.problem, training=self.stream.training, seed=self.seed)
+        spec = parse_strategy(self.strategy_name)
+        return spec.build(module, self.stream.problem, training=self.stream.training, seed=self.seed)
 
     def _learn(self, experience: Experience) -> None:
         position = self.position

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from nestling.errors import InputError, NestlingError, ResourceError
+from nestling.recipes.folder import run_folder
 from nestling.recipes.machine import steady_arithmetic
-from nestling.recipes.plan import Plan, make_plan, run_folder
+from nestling.recipes.plan import Plan, make_plan
 from nestling.recipes.results import RunRecord
 from nestling.recipes.run import Event, Listener, Run
 

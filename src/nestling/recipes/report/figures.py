@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from nestling.errors import InputError
+from nestling.learners import file_name
 from nestling.recipes.files import write_atomically
 from nestling.recipes.report.table import is_share, score_text
 from nestling.recipes.results import LearnResult
@@ -62,7 +63,7 @@ def matrix_svg(result: LearnResult, strategy: str) -> str:
     with matplotlib.rc_context({**_FONT, **_INKED}):
         figure = Figure(figsize=(side, side), layout="constrained")
         draw_matrix(figure.subplots(), result, strategy)
-        return _inline(figure, f"matrix-{strategy}", f"Retention matrix of {strategy}")
+        return _inline(figure, f"matrix-{file_name(strategy)}", f"Retention matrix of {strategy}")
 
 
 def curves_svg(result: LearnResult, strategy: str) -> str:
@@ -70,7 +71,7 @@ def curves_svg(result: LearnResult, strategy: str) -> str:
     with matplotlib.rc_context({**_FONT, **_INKED}):
         figure = Figure(figsize=(5.5, max(3.6, min(_matrix_side(result), 4.8))), layout="constrained")
         draw_curves(figure.subplots(), result, strategy)
-        return _inline(figure, f"curves-{strategy}", f"Score of {strategy} on every experience over time")
+        return _inline(figure, f"curves-{file_name(strategy)}", f"Score of {strategy} on every experience over time")
 
 
 def draw_matrix(axes: Axes, result: LearnResult, strategy: str) -> None:

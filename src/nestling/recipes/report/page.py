@@ -7,6 +7,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
+from nestling.learners import name_of
 from nestling.recipes.files import plain_errors
 from nestling.recipes.report.figures import curves_svg, matrix_svg
 from nestling.recipes.report.style import STYLE
@@ -54,7 +55,7 @@ def report_page(result: LearnResult, folder: Path | None = None) -> str:
 
 def headline(result: LearnResult) -> str:
     """One sentence: which strategy kept most, and what the references reached."""
-    others = [row for row in result.summary if row.strategy != _REFERENCE]
+    others = [row for row in result.summary if name_of(row.strategy) != _REFERENCE]
     ranked = sorted(others or result.summary, key=lambda r: r.average_accuracy_mean, reverse=result.higher_is_better)
     best = ranked[0]
     count = len(result.stream.experiences)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from nestling.recipes.results import LearnResult, SummaryRecord
 
 MINUS = "\u2212"
+_OURS = "continuum"
+_SHORT_COSTS = ("examples stored", "state", "parameters", "learning time")
 PERCENT_METRICS = ("accuracy", "success rate")
 
 
@@ -50,15 +52,20 @@ def cost_columns(result: LearnResult) -> list[Column]:
         "seconds_mean": ("learning time", "wall time of a run, without measuring", seconds_text),
         "peak_memory_bytes_mean": ("peak memory", "of the whole process, libraries included", bytes_text),
     }
-    return [
+    columns = [
         Column(head, meaning, tuple(show(getattr(row, name)) for row in result.summary))
         for name, (head, meaning, show) in kinds.items()
     ]
+    ours = next((row.num_parameters for row in result.summary if row.strategy == _OURS), 0)
+    if ours:
+        ratios = tuple(ratio_text(row.num_parameters / ours) for row in result.summary)
+        columns.insert(3, Column(f"parameters / {_OURS}", f"parameters in units of those of {_OURS}", ratios))
+    return columns
 
 
 def short_columns(result: LearnResult) -> list[Column]:
     """Those that fit on a terminal."""
-    costs = [column for column in cost_columns(result) if column.head in ("examples stored", "state", "learning time")]
+    costs = [column for column in cost_columns(result) if column.head in _SHORT_COSTS]
     return score_columns(result)[:3] + costs
 
 
@@ -108,6 +115,11 @@ def bytes_text(value: float) -> str:
 def count_text(value: float) -> str:
     """A number with thousands apart."""
     return f"{value:,.0f}"
+
+
+def ratio_text(value: float) -> str:
+    """A factor to three digits."""
+    return f"{value:.3g}" if value < 999.5 else count_text(value)
 
 
 def seconds_text(value: float) -> str:
