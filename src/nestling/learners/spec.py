@@ -88,7 +88,7 @@ def parse_strategy(text: str) -> StrategySpec:
     """
     name, *settings = (part.strip() for part in text.split(":"))
     strategy = find_strategy(name)
-    known = {option: each for kind in strategy.kinds for option, each in options_of(strategy, kind).items()}
+    known = {option: each for kind in sorted(strategy.kinds) for option, each in options_of(strategy, kind).items()}
     known = {option: each for option, each in known.items() if each.settable}
     given: dict[str, Any] = {}
     for setting in settings:
