@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from nestling.errors import InputError, ShapeError
 from nestling.memory.context_gate import ContextGate
-from nestling.memory.cosine_features import CosineFeatures
-from nestling.memory.least_squares import LeastSquaresMemory
+from nestling.memory.cosine_features import CosineFeatures, orthogonal_directions
+from nestling.memory.least_squares import LeastSquaresMemory, ValidatedMemory
 from nestling.memory.relu_features import ReluFeatures
 from nestling.rules import least_squares
 
@@ -84,15 +84,45 @@ def test_the_memory_is_the_minimum_of_its_objective():
 def test_held_out_sums_give_the_error_on_the_held_out_pairs():
     keys, values = draw(5)
     apart = torch.arange(40) % 4 == 0
-    memory = LeastSquaresMemory(key_width=7, value_width=3)
+    memory = ValidatedMemory(key_width=7, value_width=3)
     memory.write(keys, values, held_out=apart)
     trained = memory_of((keys[~apart], values[~apart])).solve(RIDGE)
     error = (keys[apart] @ trained.T - values[apart]).square().sum() / values[apart].square().sum()
-    assert memory.held_out_error(RIDGE) == pytest.approx(float(error), rel=1e-9)
-    ridge, best = memory.choose_ridge()
-    assert best <= memory.held_out_error(ridge * 10) + 1e-12
-    assert best <= memory.held_out_error(ridge / 10) + 1e-12
+    assert memory.solve_without_held_out(RIDGE).error == pytest.approx(float(error), rel=1e-9)
+    best = memory.choose_ridge()
+    assert best.error <= memory.solve_without_held_out(best.ridge * 10).error + 1e-12
+    assert best.error <= memory.solve_without_held_out(best.ridge / 10).error + 1e-12
     assert relative(memory.solve(RIDGE), memory_of((keys, values)).solve(RIDGE)) < 1e-9
+
+
+@pytest.mark.parametrize("ridge", [1e-4, 1e-2, 1.0])
+def test_cross_validation_from_sums_is_that_of_the_pairs(ridge):
+    keys, values = draw(12)
+    memory = memory_of((keys, values))
+    strength = ridge * memory.gram.diagonal().mean()
+    hat = keys @ torch.linalg.solve(keys.T @ keys + strength * torch.eye(7, dtype=torch.float64), keys.T)
+    residual = (values - hat @ values).square().sum() / values.square().sum()
+    expected = residual / (1 - hat.trace() / 40) ** 2
+    solution = memory.solve_validated(ridge)
+    assert solution.error == pytest.approx(float(expected), rel=1e-9)
+    assert relative(solution.memory, memory.solve(ridge)) < 1e-12
+
+
+def test_probes_estimate_the_trace_of_wide_keys():
+    keys, values = draw(13, count=300, key_width=200)
+    memory = memory_of((keys, values))
+    strength = 0.1 * memory.gram.diagonal().mean()
+    hat = keys @ torch.linalg.solve(keys.T @ keys + strength * torch.eye(200, dtype=torch.float64), keys.T)
+    expected = (values - hat @ values).square().sum() / values.square().sum() / (1 - hat.trace() / 300) ** 2
+    assert memory.solve_validated(0.1).error == pytest.approx(float(expected), rel=0.03)
+
+
+def test_noise_asks_for_more_ridge():
+    keys, _ = draw(14)
+    truth = torch.randn(7, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = draw(15)[1]
+    clean, noisy = memory_of((keys, keys @ truth)), memory_of((keys, 0.1 * keys @ truth + noise))
+    assert clean.solve_best().ridge < 1e-4 < 1e-2 < noisy.solve_best().ridge
 
 
 def test_decay_is_exponential_forgetting():
@@ -116,9 +146,19 @@ def test_cosine_keys_approximate_the_gaussian_kernel():
     inputs = draw(8, count=30)[0].float()
     features = CosineFeatures(num_inputs=7, num_features=60_000, bandwidths=(1.0,), seed=0)
     features.fit(inputs)
+    assert torch.allclose(features(inputs)[:, 1:8], inputs / features.length)
     cosines = features(inputs)[:, 8:]
     distance = torch.cdist(inputs, inputs) / features.length
     assert torch.allclose(cosines @ cosines.T, torch.exp(-0.5 * distance**2), atol=0.03)
+
+
+def test_directions_are_orthogonal_in_blocks_and_gaussian_in_length():
+    weight = orthogonal_directions(7, 7000, torch.Generator().manual_seed(0))
+    products = weight[:, :7].T @ weight[:, :7]
+    assert torch.allclose(products, products.diagonal().diag(), atol=1e-4)
+    assert weight.square().mean() == pytest.approx(1.0, abs=0.03)
+    assert weight.mean() == pytest.approx(0.0, abs=0.03)
+    assert orthogonal_directions(7, 3, torch.Generator().manual_seed(0)).shape == (7, 3)
 
 
 def test_keys_stay_what_they_were_when_later_data_differ():

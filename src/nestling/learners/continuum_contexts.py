@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nestling.errors import DataError, InputError, ShapeError
 from nestling.learners.base import Progress, Strategy
 from nestling.memory.context_gate import ContextGate
-from nestling.memory.least_squares import LeastSquaresMemory
+from nestling.memory.least_squares import ValidatedMemory
 from nestling.memory.relu_features import ReluFeatures
 from nestling.streams.base import Examples, Kind, Problem, Training
 
@@ -28,7 +28,7 @@ class Context(nn.Module):
         super().__init__()
         num_inputs = torch.Size(problem.input_shape).numel()
         self.keys = ReluFeatures(num_inputs=num_inputs, num_features=num_features, seed=seed)
-        self.memory = LeastSquaresMemory(key_width=self.keys.width, value_width=problem.num_outputs)
+        self.memory = ValidatedMemory(key_width=self.keys.width, value_width=problem.num_outputs)
         self._weight: Tensor | None = None
 
     def write(self, inputs: Tensor, values: Tensor) -> None:
@@ -39,8 +39,7 @@ class Context(nn.Module):
     def read(self, inputs: Tensor) -> Tensor:
         """Values [N, V] float32 for inputs [N, D]."""
         if self._weight is None:
-            ridge, _ = self.memory.choose_ridge()
-            self._weight = self.memory.solve(ridge).float()
+            self._weight = self.memory.solve(self.memory.choose_ridge().ridge).float()
         return self.keys(inputs) @ self._weight.T
 
 
@@ -108,11 +107,9 @@ class ContextContinuum(Strategy):
         new = self._new_context()
         new.keys.load_state_dict(both.keys.state_dict())
         new.write(inputs, values)
-        weight = both.memory.solve_without_held_out(both.memory.choose_ridge()[0])
-        _, alone_new = fresh.memory.choose_ridge()
-        _, alone_old = likeliest.memory.choose_ridge()
-        fits_new = new.memory.error_of(weight) <= alone_new + NEGLIGIBLE
-        fits_old = likeliest.memory.error_of(weight) <= alone_old + NEGLIGIBLE
+        shared = both.memory.choose_ridge().memory
+        fits_new = new.memory.error_of(shared) <= fresh.memory.choose_ridge().error + NEGLIGIBLE
+        fits_old = likeliest.memory.error_of(shared) <= likeliest.memory.choose_ridge().error + NEGLIGIBLE
         return index if fits_new and fits_old else None
 
     @torch.no_grad()

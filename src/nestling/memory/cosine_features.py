@@ -16,12 +16,16 @@ class CosineFeatures(nn.Module):
 
     phi(x) = [1, x / s, sqrt(2 / m) cos(W_g x / (b_g s) + c_g) for each bandwidth b_g],   W ~ N(0, 1), c ~ U(0, 2 pi)
 
+    Rows of W are drawn orthogonal to each other, as many at a time as there are inputs, which brings the kernel nearer
+    than independent rows would.
+
     s^2 is the mean squared distance between two inputs of the first data seen: one number for all components, because
     a component that is constant now may vary in a later experience. Several bandwidths side by side leave the choice of
-    smoothness to the least squares that reads the keys. The linear part is left out where it would outnumber a quarter
-    of the cosines.
+    smoothness to the least squares that reads the keys. The linear part is left out where it would outnumber the
+    cosines.
 
-    Source: Rahimi & Recht 2007, random features for kernel machines; NL 4.3 and 59-60 for the memory that reads them.
+    Source: Rahimi & Recht 2007, random features for kernel machines; Yu et al. 2016, orthogonal random features;
+        NL 4.3 and 59-60 for the memory that reads them.
 
     Args:
         num_inputs: D.   num_features: cosines in all, shared out evenly among the bandwidths.
@@ -35,13 +39,12 @@ class CosineFeatures(nn.Module):
     def __init__(self, *, num_inputs: int, num_features: int, bandwidths: Sequence[float], seed: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        share = torch.tensor(bandwidths).repeat_interleave(math.ceil(num_features / len(bandwidths)))[:num_features]
-        weight = torch.randn(num_inputs, num_features, generator=generator) / share
-        self.register_buffer("weight", weight)
+        share = torch.tensor(bandwidths).repeat(math.ceil(num_features / len(bandwidths)))[:num_features]
+        self.register_buffer("weight", orthogonal_directions(num_inputs, num_features, generator) / share)
         self.register_buffer("phase", 2 * math.pi * torch.rand(num_features, generator=generator))
         self.register_buffer("length", torch.zeros(()))
         self.num_inputs, self.num_features = num_inputs, num_features
-        self.linear = 4 * num_inputs <= num_features
+        self.linear = num_inputs <= num_features
 
     @property
     def width(self) -> int:
@@ -80,3 +83,15 @@ class CosineFeatures(nn.Module):
             else [torch.ones_like(scaled[:, :1]), cosines]
         )
         return torch.cat(parts, dim=1)
+
+
+def orthogonal_directions(num_inputs: int, count: int, generator: torch.Generator) -> Tensor:
+    """Columns [D, count], each distributed as N(0, I), orthogonal to each other within every D of them."""
+    blocks: list[Tensor] = []
+    for start in range(0, count, num_inputs):
+        width = min(num_inputs, count - start)
+        gaussian = torch.randn(num_inputs, width, generator=generator)
+        basis, triangle = torch.linalg.qr(gaussian)
+        norms = torch.randn(num_inputs, width, generator=generator).norm(dim=0)
+        blocks.append(basis * triangle.diagonal().sign() * norms)
+    return torch.cat(blocks, dim=1)
