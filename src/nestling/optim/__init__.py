@@ -8,17 +8,20 @@ from __future__ import annotations
 import torch
 
 from nestling.errors import UnknownNameError
-from nestling.optim import delta_momentum, feature_momentum, m3, momentum, muon
+from nestling.optim import delta_momentum, dgd, feature_momentum, m3, momentum, muon, recursive_dgd
 from nestling.optim.base import MemoryOptimizer
 from nestling.optim.delta_momentum import DeltaMomentum
+from nestling.optim.dgd import DGD
 from nestling.optim.feature_momentum import FeatureMomentum
 from nestling.optim.m3 import M3
 from nestling.optim.momentum import Momentum
 from nestling.optim.muon import Muon
 from nestling.optim.nested import NestedOptimizer
+from nestling.optim.recursive_dgd import RecursiveDGD
 from nestling.optim.row import OptimizerRow
 
 __all__ = [
+    "DGD",
     "M3",
     "OPTIMIZERS",
     "DeltaMomentum",
@@ -28,6 +31,7 @@ __all__ = [
     "Muon",
     "NestedOptimizer",
     "OptimizerRow",
+    "RecursiveDGD",
     "optimizer_named",
 ]
 
@@ -47,6 +51,8 @@ _ROWS = (
     feature_momentum.ROW,
     muon.ROW,
     m3.ROW,
+    dgd.ROW,
+    recursive_dgd.ROW,
 )
 
 OPTIMIZERS: dict[str, OptimizerRow] = {row.name: row for row in _ROWS}

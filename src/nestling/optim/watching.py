@@ -1,0 +1,80 @@
+"""The step of optimizers that watch layer inputs: which parameters belong to a layer, which stand alone."""
+
+# pyright: reportPrivateImportUsage=false
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nestling.errors import InputError
+from nestling.optim.base import Group, MemoryOptimizer, all_finite
+from nestling.optim.layer_inputs import LayerInputs, WatchedLayer
+
+__all__ = ["WatchingOptimizer"]
+
+
+class WatchingOptimizer(MemoryOptimizer):
+    """An optimizer that sees the inputs of every linear map.
+
+    A layer is updated when its weight has a gradient and inputs; then its bias goes with it. All other parameters go to
+    `_update_rest`. Inputs are forgotten after every step and by `zero_grad`.
+    """
+
+    def __init__(self, params: Any, *, module: nn.Module, defaults: Group) -> None:
+        super().__init__(params, defaults)
+        self.module = module
+        self.inputs = LayerInputs(module, [p for group in self.param_groups for p in group["params"]])
+        self._check_groups()
+
+    def _check_groups(self) -> None:
+        where = {id(p): number for number, group in enumerate(self.param_groups) for p in group["params"]}
+        for watched in self.inputs:
+            if len({where[id(p)] for p in watched.layer.parameters()}) > 1:
+                raise InputError(
+                    f"layer {watched.layer.name!r}: expected weight and bias in one group, got two: they are one memory"
+                )
+
+    def step(self, closure: Any = None) -> Any:
+        """As in MemoryOptimizer; the gathered inputs are forgotten afterwards."""
+        try:
+            return super().step(closure)
+        finally:
+            self.inputs.clear()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget gradients and the inputs they belong to."""
+        super().zero_grad(set_to_none)
+        self.inputs.clear_gathered()
+
+    def _all_finite(self, grads: list[Tensor]) -> bool:
+        return super()._all_finite(grads) and all_finite([key for watched in self.inputs for key in watched.gathered])
+
+    def _update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
+        slopes = {id(p): grad for p, grad in zip(params, grads)}
+        for p in params:
+            watched = self.inputs.layers.get(id(p))
+            keys = None if watched is None else watched.keys()
+            if watched is None or keys is None:
+                continue
+            owned = watched.layer.parameters()
+            grad = [slopes.pop(id(q), None) for q in owned]
+            packed = watched.layer.pack([torch.zeros_like(q) if g is None else g for q, g in zip(owned, grad)])
+            weight = watched.layer.pack(owned).to(keys.dtype)  # half types are not updated in half precision
+            new = self._update_layer(group, watched, weight, packed.to(keys.dtype), keys)
+            for q, value in zip(owned, watched.layer.unpack(new)):
+                q.copy_(value)
+        rest = [p for p in params if id(p) in slopes]
+        if rest:
+            self._update_rest(group, rest, [slopes[id(p)] for p in rest])
+
+    def _update_layer(self, group: Group, watched: WatchedLayer, weight: Tensor, grad: Tensor, keys: Tensor) -> Tensor:
+        """The new memory [G, out, K] of a layer, from the old one, its gradient and its keys."""
+        raise NotImplementedError
+
+    def _update_rest(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
+        """Plain gradient steps: what a memory without keys can do."""
+        rate = float(group["lr"])
+        torch._foreach_mul_(params, 1 - rate * group["weight_decay"])
+        torch._foreach_add_(params, grads, alpha=-rate)
