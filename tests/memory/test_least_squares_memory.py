@@ -72,6 +72,21 @@ def test_the_sums_solve_to_the_recursion_of_the_rule():
     assert relative(memory.solve(ridge / float(memory.gram.diagonal().mean())), state) < 1e-9
 
 
+def test_each_memory_of_the_recursion_has_its_own_forgetting():
+    keys, values = draw(3)
+    state, inverse = torch.zeros(2, 3, 7, dtype=torch.float64), torch.eye(7, dtype=torch.float64).repeat(2, 1, 1) / 0.5
+    forgetting = torch.tensor([1.0, 0.9], dtype=torch.float64)
+    for key, value in zip(keys, values, strict=True):
+        state, inverse = least_squares.step(state, inverse, key.expand(2, 7), value.expand(2, 3), forgetting=forgetting)
+    for memory, factor in zip(state, forgetting.tolist(), strict=True):
+        memory = memory.clone().requires_grad_()
+        objective = least_squares.objective(memory, keys, values, ridge=0.5, forgetting=factor)
+        (gradient,) = torch.autograd.grad(objective, memory)
+        assert gradient.abs().max() < 1e-9
+    with pytest.raises(ShapeError, match="inverse"):
+        least_squares.step(state, inverse[..., :6, :6], keys[0].expand(2, 7), values[0].expand(2, 3))
+
+
 def test_the_memory_is_the_minimum_of_its_objective():
     keys, values = draw(4)
     memory = memory_of((keys, values))

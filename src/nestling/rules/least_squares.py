@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nestling.errors import ShapeError
+
 
 def objective(memory: Tensor, keys: Tensor, values: Tensor, *, ridge: float, forgetting: float = 1.0) -> Tensor:
     """Regularized squared error over the whole past.
@@ -45,12 +47,15 @@ def step(
     Args:
         state: [..., V, K], the memory before the write.   inverse: P [..., K, K], at the start I / ridge.
         key: [..., K], any norm.   value: [..., V].
-        forgetting: lambda in (0, 1], 1 keeps everything.
+        forgetting: lambda in (0, 1], 1 keeps everything; a number, or [...] one for each memory.
     Returns: the new state and the new inverse; the inputs are unchanged.
+    Raises: ShapeError when the widths do not fit.
     """
+    _check_pair(state, inverse, key, value)
+    kept = torch.as_tensor(forgetting, dtype=state.dtype, device=state.device).unsqueeze(-1)
     direction = torch.einsum("...ij,...j->...i", inverse, key)
-    gain = direction / (forgetting + (key * direction).sum(-1, keepdim=True))
-    inverse = (inverse - gain.unsqueeze(-1) * direction.unsqueeze(-2)) / forgetting
+    gain = direction / (kept + (key * direction).sum(-1, keepdim=True))
+    inverse = (inverse - gain.unsqueeze(-1) * direction.unsqueeze(-2)) / kept.unsqueeze(-1)
     error = value - torch.einsum("...vk,...k->...v", state, key)
     return state + error.unsqueeze(-1) * gain.unsqueeze(-2), inverse
 
@@ -86,3 +91,14 @@ def solve(gram: Tensor, cross: Tensor, *, ridge: float | Tensor) -> Tensor:
     regularized = gram.clone()
     regularized.diagonal().add_(ridge)
     return torch.cholesky_solve(cross, torch.linalg.cholesky(regularized)).T
+
+
+def _check_pair(state: Tensor, inverse: Tensor, key: Tensor, value: Tensor) -> None:
+    key_width, value_width = key.shape[-1], value.shape[-1]
+    expected = {"state": (value_width, key_width), "inverse": (key_width, key_width)}
+    for name, tensor in (("state", state), ("inverse", inverse)):
+        if tuple(tensor.shape[-2:]) != expected[name]:
+            raise ShapeError(
+                f"{name}: expected [..., {expected[name][0]}, {expected[name][1]}] for a key of width {key_width} and "
+                f"a value of width {value_width}, got {list(tensor.shape)}"
+            )
