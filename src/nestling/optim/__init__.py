@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 
 from nestling.errors import UnknownNameError
-from nestling.optim import delta_momentum, dgd, feature_momentum, m3, momentum, muon, recursive_dgd
+from nestling.optim import deep_momentum, delta_momentum, dgd, feature_momentum, m3, momentum, muon, recursive_dgd
 from nestling.optim.base import MemoryOptimizer
+from nestling.optim.deep_momentum import DeepMomentum
 from nestling.optim.delta_momentum import DeltaMomentum
 from nestling.optim.dgd import DGD
 from nestling.optim.feature_momentum import FeatureMomentum
@@ -24,6 +25,7 @@ __all__ = [
     "DGD",
     "M3",
     "OPTIMIZERS",
+    "DeepMomentum",
     "DeltaMomentum",
     "FeatureMomentum",
     "MemoryOptimizer",
@@ -48,6 +50,7 @@ _ROWS = (
     _ADAMW,
     momentum.ROW,
     delta_momentum.ROW,
+    deep_momentum.ROW,
     feature_momentum.ROW,
     muon.ROW,
     m3.ROW,

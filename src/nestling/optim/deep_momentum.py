@@ -1,0 +1,177 @@
+"""Deep Momentum Gradient Descent (DMGD): the memory of gradients is a multi-layer network."""
+
+# pyright: reportPrivateImportUsage=false
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from nestling.errors import UnknownNameError
+from nestling.ops.activations import activation_named
+from nestling.optim.base import Group, MemoryOptimizer, Range, decay_weights
+from nestling.optim.row import OptimizerRow
+from nestling.rules import deep
+from nestling.rules.losses import DOT_PRODUCT, L2, Loss
+
+__all__ = ["OBJECTIVES", "ROW", "DeepMomentum", "memory_gradients", "memory_read"]
+
+Objective = Literal["l2", "dot_product"]
+OBJECTIVES: dict[str, Loss] = {"l2": L2, "dot_product": DOT_PRODUCT}
+ACTIVATION = "silu"
+
+
+class DeepMomentum(MemoryOptimizer):
+    """Gradient descent whose step is the answer of a small residual MLP to the present gradient.
+
+    memory     m(u) = u + W2 silu(W1 u), one for every parameter, shared by its rows; u a row of g / running rms
+    objective  l2: mean over rows of 1/2 |m(u) - gain u|^2;   dot_product: mean over rows of -<m(u), gain u>
+    write      W_l <- alpha W_l - eta_l grad_l objective
+    step       W <- W - lr m(u)      with the memory just written
+
+    Source: NL eq. 50; the memory is that of `rules.deep` (NL eq. 89).
+    Symbols: alpha is `retention`, eta `inner_lr`. Our memory answers the gradient itself, so the step subtracts it.
+
+    What the paper leaves open, as decided here. Linear momentum answers a gradient that never changes with
+    g / (1 - alpha); a gradient that it has not met before with g alone. The value `gain` u asks the same of the MLP:
+    directions that keep coming back are answered up to `gain` times, directions that are new, noise among them, once.
+    The residual makes the empty memory plain descent on the normalised gradient, so lr has the unit of AdamW's.
+    eta_l = inner_lr / (1 + c_l) with c_l an upper bound of the objective's curvature along map l
+    (c_2 = mean |silu(W1 u)|^2, c_1 = |W2|^2 mean |u|^2), so that one inner rate suits every width.
+
+    A parameter [out, ...] has rows of the rest; a vector is taken coordinate by coordinate, rows of width 1.
+    Memory: 2 * hidden numbers per column, and none per row.
+
+    Args:
+        params: parameters or groups.
+        lr: >= 0.
+        hidden: width of the memory, >= 1.
+        gain: >= 1, see above; 1 with "l2" is plain descent on the normalised gradient.
+        objective: "l2" or "dot_product". The latter knows no value that is large enough: keep retention below 1.
+        inner_lr: in [0, 1].
+        retention: alpha in [0, 1].
+        norm_beta: in [0, 1), decay of the running mean of g^2 over the whole parameter.
+        weight_decay: >= 0, decoupled.
+        seed: of the memories' first maps.
+    """
+
+    RANGES: ClassVar[dict[str, Range]] = {
+        "lr": (0, math.inf),
+        "hidden": (1, math.inf),
+        "gain": (1, math.inf),
+        "inner_lr": (0, 1),
+        "retention": (0, 1),
+        "norm_beta": (0, 1),
+        "weight_decay": (0, math.inf),
+    }
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-3,
+        *,
+        hidden: int = 32,
+        gain: float = 5.0,
+        objective: Objective = "l2",
+        inner_lr: float = 0.5,
+        retention: float = 1.0,
+        norm_beta: float = 0.95,
+        weight_decay: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        if objective not in OBJECTIVES:
+            raise UnknownNameError("inner objective", objective, OBJECTIVES)
+        defaults = {
+            "lr": lr,
+            "hidden": hidden,
+            "gain": gain,
+            "objective": objective,
+            "inner_lr": inner_lr,
+            "retention": retention,
+            "norm_beta": norm_beta,
+            "weight_decay": weight_decay,
+            "seed": seed,
+        }
+        super().__init__(params, defaults)
+
+    def _update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
+        decay_weights(group, params)
+        for p, scaled in zip(params, self._normalised(group, params, grads)):
+            rows = scaled.flatten(1) if p.ndim > 1 else scaled.view(-1, 1)
+            self._write(group, p, rows)
+            answer = memory_read(self._memory(group, p, rows), rows)
+            p.add_(answer.view_as(p), alpha=-float(group["lr"]))
+
+    def _normalised(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
+        """g / running rms, bias-corrected."""
+        beta, lengths = group["norm_beta"], []
+        for p, size in zip(params, torch._foreach_norm(grads)):
+            state = self.state[p]
+            count = state["step"] = state.get("step", 0) + 1
+            square = state.setdefault("mean_square", torch.zeros_like(size))
+            square.mul_(beta).addcmul_(size, size, value=(1 - beta) / max(p.numel(), 1))
+            lengths.append((square / (1 - beta**count)).sqrt().clamp(min=torch.finfo(size.dtype).tiny))
+        return list(torch._foreach_div(grads, lengths))
+
+    def _memory(self, group: Group, p: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The two maps of a parameter's memory, [F, K] and [K, F]; the second starts at 0."""
+        state = self.state[p]
+        if "first_map" not in state:
+            generator = torch.Generator().manual_seed(group["seed"])
+            width, hidden = rows.shape[1], int(group["hidden"])
+            maps = deep.initial(1, 1, width, hidden=hidden, generator=generator, dtype=p.dtype)
+            state["first_map"], state["second_map"] = (weight[0, 0].to(p.device) for weight in maps)
+        return state["first_map"], state["second_map"]
+
+    def _write(self, group: Group, p: Tensor, rows: Tensor) -> None:
+        maps = self._memory(group, p, rows)
+        values = group["gain"] * rows
+        gradients, curvatures = memory_gradients(maps, rows, values, OBJECTIVES[group["objective"]])
+        for weight, gradient, curvature in zip(maps, gradients, curvatures):
+            weight.mul_(group["retention"]).sub_(group["inner_lr"] / (1 + curvature) * gradient)
+
+
+def memory_read(maps: tuple[Tensor, Tensor], rows: Tensor) -> Tensor:
+    """m(u) of every row [R, K]: `rules.deep.read` for all rows at once."""
+    first, second = maps
+    return rows + activation_named(ACTIVATION).function(rows @ first.mT) @ second.mT
+
+
+def memory_gradients(
+    maps: tuple[Tensor, Tensor], rows: Tensor, values: Tensor, loss: Loss
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Gradients of the mean loss over rows, `rules.deep.gradient` averaged, and bounds of the curvature along each map.
+
+    Source: NL eq. 30, 50, 89.
+
+    Args:
+        maps: [F, K] and [K, F].
+        rows: keys [R, K].
+        values: [R, K].
+        loss: of `rules.losses`.
+
+    Returns:
+        the two gradients in the maps' shapes, and two numbers >= 0.
+    """
+    first, second = maps
+    activation = activation_named(ACTIVATION)
+    sums = rows @ first.mT
+    hidden = activation.function(sums)
+    surprise = loss.surprise(rows + hidden @ second.mT, values) / max(len(rows), 1)
+    below = activation.derivative(sums) * (surprise @ second)
+    curvatures = (
+        second.square().sum() * rows.square().sum(1).mean(),
+        hidden.square().sum(1).mean(),
+    )
+    return (below.mT @ rows, surprise.mT @ hidden), curvatures
+
+
+ROW = OptimizerRow(
+    name="deep_momentum",
+    optimizer=DeepMomentum,
+    summary="DMGD: the momentum is a small MLP that learns which gradients keep coming back",
+    update="m <- alpha m - eta grad L(m; g); W <- W - lr m(g)",
+    equations="NL 50",
+)
