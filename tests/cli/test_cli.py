@@ -85,6 +85,10 @@ def test_learn_ends_with_a_table_and_the_path_of_the_report(
         (["learn", "-s", "text", "-S", "naive", "-o", "OUT", "--stream-option", "length"], "NAME=VALUE"),
         (["learn", "-s", "text", "-S", "naive", "-o", "OUT", "--stream-option", "length=x"], "expected int, got 'x'"),
         (["learn", "-s", "text", "-S", "naive", "-o", "OUT", "--stream-option", "lenght=9"], "did you mean 'length'"),
+        (["learn", "-s", "digits", "-S", "naive:num_copy=2", "-o", "OUT"], "did you mean 'num_copies'"),
+        (["learn", "-s", "digits", "-S", "naive:num_copies=two", "-o", "OUT"], "expected int, got 'two'"),
+        (["learn", "-s", "digits", "-S", "replay:buffer_size=0", "-o", "OUT"], "expected buffer_size >= 1"),
+        (["learn", "-s", f"./{'x' * 300}", "-S", "naive", "-o", "OUT"], "does not exist"),
         (["report", "OUT"], "expected the --out folder"),
     ],
 )
@@ -119,7 +123,10 @@ def test_lists_and_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     assert set(STREAMS) <= set(listed)
     assert "    --stream-option num_tasks=5" in listed
     assert run(["strategies"], monkeypatch) == 0
-    assert set(STRATEGIES) <= set(capsys.readouterr().out.splitlines())
+    listed = capsys.readouterr().out.splitlines()
+    assert set(STRATEGIES) <= set(listed)
+    assert "    --strategy replay:buffer_size=50" in listed
+    assert "    --strategy continuum:dreams=0.5  (language)" in listed
     assert run(["--help"], monkeypatch) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("learn", "report", "streams", "strategies"))
@@ -157,6 +164,41 @@ def test_a_full_disk_is_one_line_and_nothing_is_half_written(folder: Path, tmp_p
     assert "larger than this machine allows" in done.stderr
     assert [path.name for path in out.rglob("*") if path.is_file()] == ["config.json"]
     json.loads((out / "config.json").read_text())
+
+
+def test_ctrl_c_while_processes_start_is_one_line(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = command("learn", "-s", folder, "-S", "naive,joint", "--jobs", 2, "-o", out)
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        while not (out / "config.json").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.3)  # the others load their libraries now
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.startswith("stopped; go on with: nestling learn -s ")
+    assert said.count("\n") == 1
+    assert sorted(path.name for path in out.iterdir()) == ["config.json"]
+
+
+def test_strategies_with_options(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    arguments = ["learn", "-s", str(folder), "-o", str(out), "--stream-option", "test_share=0.3"]
+    assert run([*arguments, "-S", "ridge,klda:num-features=9"], monkeypatch) == 0
+    assert "klda:num_features=9 seed 0: learned task2" in capsys.readouterr().err
+    assert run([*arguments, "-S", "ridge,klda:num_features=9,klda", "--seeds", "2", "--resume"], monkeypatch) == 0
+    captured = capsys.readouterr()
+    assert [line.split()[0] for line in captured.out.splitlines()[2:5]] == ["ridge", "klda:num_features=9", "klda"]
+    assert "ridge seed 0: learned" not in captured.err
+    content = json.loads((out / "results.json").read_text())
+    assert content["complete"] is True
+    assert content["command"].endswith("--resume")
+    assert content["config"]["strategy_options"]["klda:num_features=9"]["num_features"] == 9
+    assert run([*arguments, "-S", "ridge", "--resume"], monkeypatch) == 2
+    assert "it also holds strategy klda:num_features=9, klda; " in capsys.readouterr().err
 
 
 def test_ctrl_c_leaves_a_run_that_can_be_resumed(

@@ -11,8 +11,10 @@ import pytest
 from written_result import written_result
 
 from nestling.errors import InputError
+from nestling.recipes.film import choose_cast
 from nestling.recipes.report.figures import experience_labels, matrices, score_range
 from nestling.recipes.report.page import headline, report_page
+from nestling.recipes.report.table import cost_columns
 
 VOID = {"meta", "img", "br", "path", "use", "rect"}
 
@@ -131,6 +133,30 @@ def test_plot_writes_an_image(tmp_path: Path, name: str, start: bytes) -> None:
 def test_plot_refuses_other_endings(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\.png"):
         written_result().plot(tmp_path / "a.docx")
+
+
+def test_variants_of_joint_are_references_too() -> None:
+    result = written_result()
+    turned = [replace(row, strategy=row.strategy.replace("joint", "joint:num_copies=3")) for row in result.summary]
+    assert headline(replace(result, summary=turned)).startswith("After 2 experiences in turn, <b>ours</b> scores 87.5")
+
+
+def test_parameters_are_compared_with_those_of_continuum() -> None:
+    result = written_result()
+    names = {"<b>ours</b>": "continuum", "naive": "naive:num_copies=3"}
+    rows = [replace(row, strategy=names.get(row.strategy, row.strategy)) for row in result.summary]
+    rows[0] = replace(rows[0], num_parameters=1357)
+    columns = {column.head: column.cells for column in cost_columns(replace(result, summary=rows))}
+    assert columns["parameters"] == ("1,357", "1,234", "1,234")
+    assert columns["parameters / continuum"] == ("1.1", "1", "1")
+    assert "parameters / continuum" not in {column.head for column in cost_columns(result)}
+    assert "1,357" in replace(result, summary=rows).table()
+
+
+def test_the_film_shows_naive_and_continuum_without_options_where_it_can() -> None:
+    assert choose_cast(["replay", "continuum", "naive:num_copies=2", "naive"]) == ["naive", "continuum"]
+    assert choose_cast(["naive:num_copies=2", "joint"]) == ["naive:num_copies=2"]
+    assert choose_cast(["joint", "ewc", "lwf"]) == ["joint", "ewc"]
 
 
 def test_the_table_lines_up() -> None:

@@ -65,7 +65,7 @@ def test_nan_is_never_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"stream": 3}', '{"runs": [', "\udcff"])
 def test_a_file_that_is_not_ours_is_an_error(tmp_path: Path, content: str) -> None:
     (tmp_path / "results.json").write_bytes(content.encode(errors="surrogateescape"))
-    with pytest.raises(DataError, match="not a results file"):
+    with pytest.raises(DataError, match="is damaged or of another version"):
         load_results(tmp_path)
 
 

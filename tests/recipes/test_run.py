@@ -9,9 +9,10 @@ import pytest
 import torch
 from toy_runs import KillAt, KilledError, Recorder, toy_model, toy_stream
 
-from nestling.errors import InputError
+from nestling.errors import CheckpointError, InputError
 from nestling.learners.naive import Naive
 from nestling.recipes import Run, RunRecord
+from nestling.recipes.checkpoint import pack
 from nestling.streams.class_incremental import accuracy
 
 
@@ -100,6 +101,23 @@ def test_a_finished_run_is_not_learned_again(tmp_path: Path) -> None:
     assert figures(again) == figures(first)
     assert again.seconds == first.seconds
     assert [event.stage for event in recorder.events] == ["finished"]
+
+
+@pytest.mark.parametrize("state", [{}, {"position": {"place": 1}}, "another strategy"])
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, state: dict[str, object] | str) -> None:
+    Run(toy_stream(), "ridge", 0, folder=tmp_path / "ridge")()
+    content = max((tmp_path / "ridge").iterdir()).read_bytes() if isinstance(state, str) else pack(state)
+    (tmp_path / "naive").mkdir()
+    (tmp_path / "naive" / "00000001.ckpt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"is of another run or version .*; delete that folder"):
+        Run(toy_stream(), "naive", 0, folder=tmp_path / "naive")()
+
+
+def test_a_spec_is_run_with_its_options() -> None:
+    record = Run(toy_stream(epochs=1), "replay:buffer_size=7:num_copies=2", 0)()
+    assert record.strategy == "replay:buffer_size=7:num_copies=2"
+    assert record.stored_bytes == 7 * (4 * 4 + 8)
+    assert record.num_parameters == 2 * sum(weight.numel() for weight in toy_model().parameters())
 
 
 def test_a_score_that_is_not_a_number_is_an_error() -> None:

@@ -20,6 +20,8 @@ _WHY = {
     errno.EPERM: "permission denied; choose a folder that can be written",
     errno.EROFS: "the disk is read-only; choose a folder that can be written",
     errno.EEXIST: "a file of that name is in the way; choose another folder",
+    errno.EISDIR: "a folder of that name is in the way; move it away",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.ENOTDIR: "a part of that path is a file, not a folder; choose another folder",
 }
 

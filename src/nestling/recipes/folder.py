@@ -64,6 +64,8 @@ def _read_config(path: Path) -> tuple[dict[str, Any], str]:
         config, command = saved["config"], saved["command"]
         if not all(isinstance(config[key], list) for key in ("strategies", "seeds")):
             raise TypeError("strategies and seeds are not lists")
+        if not isinstance(config.get("strategy_options", {}), dict):
+            raise TypeError("strategy_options is not an object")
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} cannot be read ({error}); choose another folder") from error
     return config, command

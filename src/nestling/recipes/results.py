@@ -6,12 +6,13 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from nestling.errors import DataError
 from nestling.recipes.files import make_folder, plain_errors, write_atomically
+from nestling.recipes.typed_json import read_record
 
 RESULTS = "results.json"
 REPORT = "report.html"
@@ -137,28 +138,48 @@ def save_results(result: LearnResult, folder: Path) -> None:
 
 
 def load_results(folder: Path) -> LearnResult:
-    """Read `results.json` from the folder of a run. Raises DataError when it is missing or not ours."""
+    """Read `results.json` from the folder of a run; the summary is made from the runs again.
+
+    Raises: DataError when the file is missing, damaged or not ours.
+    """
     path = folder / RESULTS
     if not path.is_file():
+        if (folder / "config.json").is_file():
+            raise DataError(
+                f"{path} does not exist: no run in it is finished yet; go on with 'nestling learn --resume'"
+            )
         raise DataError(f"{path} does not exist: expected the --out folder of 'nestling learn' with at least one run")
     try:
         with plain_errors("read", path):
             content = json.loads(path.read_text(encoding="utf-8"))
-        return LearnResult(
-            **{
-                **_only(LearnResult, content),
-                "stream": StreamRecord(**_only(StreamRecord, content["stream"])),
-                "runs": [RunRecord(**_only(RunRecord, run)) for run in content["runs"]],
-                "summary": [SummaryRecord(**_only(SummaryRecord, row)) for row in content["summary"]],
-            }
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not a results file of this version: {error}; run 'nestling learn' again") from error
+        given = read_record(LearnResult, content)
+        runs = [RunRecord(**read_record(RunRecord, run)) for run in given["runs"]]
+        given |= {"stream": StreamRecord(**read_record(StreamRecord, given["stream"])), "runs": runs}
+        result = LearnResult(**{**given, "summary": summarise(runs)})
+        _check_whole(result)
+    except ValueError as error:
+        raise DataError(
+            f"{path} is damaged or of another version ({error}); the command of the run with --resume makes it again"
+        ) from error
+    return result
 
 
-def _only(kind: Any, content: dict[str, Any]) -> dict[str, Any]:
-    """The keys that a record knows; a file of a later version may hold more."""
-    return {field.name: content[field.name] for field in fields(kind)}
+def _check_whole(result: LearnResult) -> None:
+    """Raises ValueError when parts do not belong together."""
+    count = len(result.stream.experiences)
+    if not result.runs or count < 2:
+        raise ValueError("it holds no runs")
+    for run in result.runs:
+        sizes = {len(run.matrix), len(run.baseline), len(run.experiences), *(len(row) for row in run.matrix)}
+        if sizes != {count}:
+            raise ValueError(f"the matrix of {run.strategy!r} (seed {run.seed}) is not {count} by {count}")
+    if (
+        not all(isinstance(result.config.get(key), list) for key in ("strategies", "seeds"))
+        or not result.config["seeds"]
+    ):
+        raise ValueError("'config' names no strategies or seeds")
+    if not isinstance(result.config.get("order"), str):
+        raise ValueError("'config' names no order")
 
 
 def _summarise_one(strategy: str, runs: list[RunRecord]) -> SummaryRecord:

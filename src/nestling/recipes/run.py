@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from nestling.errors import InputError
+from nestling.errors import CheckpointError, InputError
 from nestling.learners import Strategy, parse_strategy
 from nestling.metrics import peak_memory_bytes, reset_peak_memory
 from nestling.recipes.checkpoint import CheckpointFolder
@@ -142,13 +142,19 @@ class Run:
         return self._record()
 
     def restore(self) -> None:
-        """Load the newest whole checkpoint, if there is one."""
+        """Load the newest whole checkpoint, if there is one. Raises CheckpointError when it is of another run."""
         state = self.checkpoints.load(self.listener.say) if self.checkpoints else None
-        if state is None:
+        if self.checkpoints is None or state is None:
             return
-        self.position = Position(**state["position"])
-        self.strategy.load_state_dict(state["strategy"])
-        torch.set_rng_state(state["random"])
+        try:
+            self.position = Position(**state["position"])
+            self.strategy.load_state_dict(state["strategy"])
+            torch.set_rng_state(state["random"])
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError, CheckpointError) as error:
+            raise CheckpointError(
+                f"the checkpoint in {self.checkpoints.folder} is of another run or version "
+                f"({type(error).__name__}: {error}); delete that folder to start this run again"
+            ) from error
 
     def _build(self, make_module: Callable[[], nn.Module]) -> Strategy:
         torch.manual_seed(self.seed)

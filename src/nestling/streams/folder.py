@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -109,10 +110,11 @@ def find_files(folder: Path) -> list[Files]:
 
     Raises: DataError for a missing folder, no usable files, files of several kinds, or a test file alone.
     """
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
+    if not os.path.isdir(folder):  # unlike Path.is_dir, no error for a name that is too long
+        what = "is a file" if os.path.exists(folder) else "does not exist"
         raise DataError(f"{folder} {what}: expected a folder of {', '.join(EXTENSIONS)} files")
-    paths = [path for path in folder.iterdir() if path.suffix in EXTENSIONS and not path.name.startswith(".")]
+    entries = _opened(lambda place: list(place.iterdir()), folder)
+    paths = [path for path in entries if path.suffix in EXTENSIONS and not path.name.startswith(".")]
     if not paths:
         raise DataError(f"{folder} has no {', '.join(EXTENSIONS)} files: put one file per task into it")
     paths.sort(key=lambda path: natural_order(path.name))

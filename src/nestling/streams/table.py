@@ -115,7 +115,7 @@ def find_stream(name_or_path: str) -> StreamSpec:
     name = ALIASES.get(name_or_path, name_or_path)
     if name in STREAMS:
         return STREAMS[name]
-    if os.sep in name_or_path or name_or_path.startswith((".", "~")) or Path(name_or_path).exists():
+    if os.sep in name_or_path or name_or_path.startswith((".", "~")) or os.path.exists(name_or_path):
         return FOLDER
     raise UnknownNameError("stream (nor is there a folder of that name)", name_or_path, [*STREAMS, *ALIASES])
 
