@@ -27,4 +27,5 @@ def _option_lines(name: str) -> Iterator[str]:
         note = f"  ({kind})" if strategy.parts else ""
         for option, each in options_of(strategy, kind).items():
             if each.settable:
-                yield f"{name}:{option}={write_value(each.default)}{note}"
+                default = "..." if each.default is None else write_value(each.default)
+                yield f"{name}:{option}={default}{note}"
