@@ -22,7 +22,7 @@ from nestling.streams import STREAMS
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 README = (ROOT / "README.md").read_text()
-ROOMS = ("learners", "memory", "metrics", "optim", "recipes", "recipes.bench", "rules", "streams")
+ROOMS = ("learners", "memory", "metrics", "optim", "recipes", "recipes.bench", "recipes.levels", "rules", "streams")
 FENCE = re.compile(r"(?:^<!-- (?P<mark>[^>]+) -->\n)?^```(?P<kind>\w+)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -62,10 +62,11 @@ def test_exported_names_exist(room: str) -> None:
 
 
 def test_the_package_exports_what_it_names_and_nothing_by_accident() -> None:
-    assert sorted(nestling.__all__) == ["LearnResult", "__version__", "learn"]
+    assert sorted(nestling.__all__) == ["LearnResult", "__version__", "learn", "levels"]
     assert set(nestling.__all__) <= set(dir(nestling))
     assert nestling.learn is importlib.import_module("nestling.recipes").learn
     assert nestling.LearnResult is LearnResult
+    assert nestling.levels is importlib.import_module("nestling.recipes.levels").levels
     with pytest.raises(AttributeError, match="lern"):
         _ = nestling.lern  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nestling.recipes.learn import learn as learn
+    from nestling.recipes.levels import levels as levels
     from nestling.recipes.results import LearnResult as LearnResult
 
 __version__ = "0.1.0"
-__all__ = ["LearnResult", "__version__", "learn"]
+__all__ = ["LearnResult", "__version__", "learn", "levels"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,6 +19,10 @@ def __getattr__(name: str) -> Any:
         from nestling.recipes.learn import learn
 
         return learn
+    if name == "levels":
+        from nestling.recipes.levels import levels
+
+        return levels
     if name == "LearnResult":
         from nestling.recipes.results import LearnResult
 

@@ -11,6 +11,7 @@ import nestling
 from nestling.cli.bench import bench
 from nestling.cli.demo import demo
 from nestling.cli.learn import learn
+from nestling.cli.levels import levels
 from nestling.cli.report import report
 from nestling.cli.strategies import strategies
 from nestling.cli.streams import streams
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, learn, report, streams, strategies, bench):
+for command in (demo, learn, report, streams, strategies, levels, bench):
     app.command()(command)
 
 
