@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nestling.errors import CheckpointError, InputError
 from nestling.optim import RecursiveDGD
-from nestling.optim.input_memory import BlockInputs, LowRankInputs, join_columns, split_columns
+from nestling.optim.input_memory import BlockInputs, LowRankInputs, join_columns, split_columns, thin_rows
 from nestling.rules import RULES
 
 EXACT = {"rtol": 1e-8, "atol": 1e-10}
@@ -294,3 +294,19 @@ def test_consolidated_tasks_survive_save_and_load() -> None:
     assert again.forms[id(module.weight)].ridge == 0.3
     key = module.weight
     assert torch.equal(again.state[key]["consolidated"], optimizer.state[key]["consolidated"])
+
+
+def test_thinned_rows_keep_the_size_of_the_covariance() -> None:
+    rows = draw(1, 4000, 3)
+    thin = thin_rows(rows, 1000)
+    assert thin.shape == (1, 1000, 3)
+    torch.testing.assert_close(thin.mT @ thin / 4000, rows.mT @ rows / 4000, rtol=0, atol=0.1)
+    assert thin_rows(rows, 5000) is rows
+    module = nn.Linear(4, 3, bias=False).double()
+    optimizer = RecursiveDGD(
+        module.parameters(), lr=1.0, module=module, mode="step", ridge=0.2, reduction="sum", max_rows=2
+    )
+    x = draw(9, 4)
+    stream(module, optimizer, x, draw(9, 3), 9)
+    expected = direct([4.5**0.5 * x[[0, 8]]], ridge=0.2)
+    torch.testing.assert_close(optimizer.state[module.weight]["consolidated"][0], expected, **EXACT)

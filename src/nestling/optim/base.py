@@ -31,6 +31,7 @@ class MemoryOptimizer(torch.optim.Optimizer, ABC):
 
     def __init__(self, params: Any, defaults: Group) -> None:
         self.num_skipped = 0
+        self._lengths: dict[int, Tensor] = {}
         super().__init__(params, defaults)
 
     @abstractmethod
@@ -70,10 +71,10 @@ class MemoryOptimizer(torch.optim.Optimizer, ABC):
             with torch.enable_grad():
                 loss = closure()
         work = [(group, [p for p in group["params"] if p.grad is not None]) for group in self.param_groups]
-        grads = [p.grad for _, params in work for p in params]
-        _refuse_unusable(grads)
-        self._unscale(grads)
-        if not self._all_finite(grads):
+        owners = [p for _, params in work for p in params]
+        _refuse_unusable([p.grad for p in owners])
+        self._unscale([p.grad for p in owners])
+        if not self._usable(owners):
             self.num_skipped += 1
             self._discard()
             return loss
@@ -127,11 +128,20 @@ class MemoryOptimizer(torch.optim.Optimizer, ABC):
         if scale is not None and grads:
             torch._foreach_div_(grads, float(scale))
 
-    def _all_finite(self, grads: list[Tensor]) -> bool:
+    def _usable(self, params: list[Tensor]) -> bool:
+        """Whether all gradients are finite; their lengths are kept for `_lengths_of`."""
         found = getattr(self, "found_inf", None)
         if found is not None and float(found) > 0:
             return False
-        return all_finite(grads)
+        grads = [p.grad for p in params if p.grad is not None]
+        lengths = torch._foreach_norm(grads) if grads else []
+        self._lengths = {id(p): length for p, length in zip(params, lengths)}
+        # The length of a finite gradient can overflow; only then is every entry looked at.
+        return _finite_numbers(lengths) or all_finite(grads)
+
+    def _lengths_of(self, params: list[Tensor]) -> list[Tensor]:
+        """|g| of each parameter's gradient in this step, measured once."""
+        return [self._lengths[id(p)] for p in params]
 
     def _follow(self, params: list[Tensor]) -> None:
         """Move state to where its parameter went since the last step."""
@@ -167,11 +177,14 @@ def decay_weights(group: Group, params: list[Tensor]) -> None:
 def all_finite(tensors: Sequence[Tensor]) -> bool:
     """Whether no entry is NaN or infinite; one wait for the device."""
     filled = [tensor for tensor in tensors if tensor.numel()]
-    if not filled:
+    return _finite_numbers(torch._foreach_norm(filled, float("inf")) if filled else [])
+
+
+def _finite_numbers(numbers: Sequence[Tensor]) -> bool:
+    if not numbers:
         return True
-    largest = torch._foreach_norm(filled, float("inf"))
-    home = largest[0].device
-    return bool(torch.stack([norm.to(home, torch.float64) for norm in largest]).isfinite().all())
+    home = numbers[0].device
+    return bool(torch.stack([number.to(home, torch.float64) for number in numbers]).isfinite().all())
 
 
 def _refuse_unusable(grads: list[Tensor]) -> None:

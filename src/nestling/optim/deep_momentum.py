@@ -107,7 +107,7 @@ class DeepMomentum(MemoryOptimizer):
     def _normalised(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
         """g / running rms, bias-corrected."""
         beta, lengths = group["norm_beta"], []
-        for p, size in zip(params, torch._foreach_norm(grads)):
+        for p, size in zip(params, self._lengths_of(params)):
             state = self.state[p]
             count = state["step"] = state.get("step", 0) + 1
             square = state.setdefault("mean_square", torch.zeros_like(size))
@@ -122,7 +122,7 @@ class DeepMomentum(MemoryOptimizer):
             generator = torch.Generator().manual_seed(group["seed"])
             width, hidden = rows.shape[1], int(group["hidden"])
             maps = deep.initial(1, 1, width, hidden=hidden, generator=generator, dtype=p.dtype)
-            state["first_map"], state["second_map"] = (weight[0, 0].to(p.device) for weight in maps)
+            state["first_map"], state["second_map"] = (_placed(weight[0, 0].to(p.device), p) for weight in maps)
         return state["first_map"], state["second_map"]
 
     def _write(self, group: Group, p: Tensor, rows: Tensor) -> None:
@@ -131,6 +131,16 @@ class DeepMomentum(MemoryOptimizer):
         gradients, curvatures = memory_gradients(maps, rows, values, OBJECTIVES[group["objective"]])
         for weight, gradient, curvature in zip(maps, gradients, curvatures):
             weight.mul_(group["retention"]).sub_(group["inner_lr"] / (1 + curvature) * gradient)
+
+
+def _placed(weight: Tensor, p: Tensor) -> Tensor:
+    """Beside a sharded parameter the memory is whole on every rank; all ranks draw the same numbers."""
+    mesh: Any = getattr(p, "device_mesh", None)
+    if mesh is None:
+        return weight
+    from torch.distributed.tensor import Replicate, distribute_tensor  # slow to import; only sharded runs need it
+
+    return distribute_tensor(weight, mesh, [Replicate()] * mesh.ndim)
 
 
 def memory_read(maps: tuple[Tensor, Tensor], rows: Tensor) -> Tensor:

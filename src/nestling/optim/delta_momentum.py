@@ -95,8 +95,8 @@ class DeltaMomentum(MemoryOptimizer):
     def _update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         decay_weights(group, params)
         memory = self._buffers(params, "memory")
-        sizes = list(torch._foreach_norm(grads))
-        lengths = self._lengths(group, params, sizes)
+        sizes = self._lengths_of(params)
+        lengths = self._bounds(group, params, sizes)
         values = precondition(self, group, params, grads)
         alpha, erase = group["momentum"], group["erase"]
         if group["form"] == "matrix":
@@ -109,7 +109,7 @@ class DeltaMomentum(MemoryOptimizer):
         torch._foreach_add_(memory, values, alpha=-float(group["lr"]))
         torch._foreach_add_(params, memory)
 
-    def _lengths(self, group: Group, params: list[Tensor], sizes: list[Tensor]) -> list[Tensor]:
+    def _bounds(self, group: Group, params: list[Tensor], sizes: list[Tensor]) -> list[Tensor]:
         """|g| / |h| of every gradient."""
         if not group["normalize"]:
             return [torch.ones_like(size) for size in sizes]

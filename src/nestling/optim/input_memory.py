@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from nestling.rules.least_squares import update_inverse
 
-__all__ = ["BlockInputs", "LowRankInputs", "join_columns", "split_columns"]
+__all__ = ["BlockInputs", "LowRankInputs", "join_columns", "split_columns", "thin_rows"]
 
 State = dict[str, Any]
 
@@ -112,12 +112,14 @@ class LowRankInputs:
 
     def write(self, state: State, keys: Tensor, *, forgetting: float) -> None:
         """S^T S <- the strongest part of lambda S^T S + X^T X."""
-        rows = torch.cat([forgetting**0.5 * state["consolidated"], self._some(keys, state)], dim=1)
+        rows = torch.cat(
+            [forgetting**0.5 * state["consolidated"], thin_rows(keys, self.rank).to(state["recent"].dtype)], dim=1
+        )
         state["consolidated"] = strongest_rows(rows, state["consolidated"].shape[1])
 
     def gather(self, state: State, keys: Tensor) -> None:
         """The same for the recent rows, without forgetting."""
-        rows = torch.cat([state["recent"], self._some(keys, state)], dim=1)
+        rows = torch.cat([state["recent"], thin_rows(keys, self.rank).to(state["recent"].dtype)], dim=1)
         state["recent"] = strongest_rows(rows, state["recent"].shape[1])
 
     def consolidate(self, state: State, *, scale: float, forgetting: float) -> None:
@@ -134,13 +136,14 @@ class LowRankInputs:
         answer = torch.cholesky_solve(rows @ matrix.mT, torch.linalg.cholesky(inner))
         return (matrix - answer.mT @ rows) / self.ridge
 
-    def _some(self, keys: Tensor, state: State) -> Tensor:
-        count = keys.shape[1]
-        keys = keys.to(state["recent"].dtype)
-        if count <= self.rank:
-            return keys
-        chosen = torch.linspace(0, count - 1, self.rank, device=keys.device).long()
-        return keys[:, chosen] * (count / self.rank) ** 0.5
+
+def thin_rows(keys: Tensor, most: int) -> Tensor:
+    """At most so many of the rows [G, n, K], evenly spaced and scaled up so that X^T X keeps its size."""
+    count = keys.shape[1]
+    if count <= most:
+        return keys
+    chosen = torch.linspace(0, count - 1, most, device=keys.device).long()
+    return keys[:, chosen] * (count / most) ** 0.5
 
 
 def strongest_rows(rows: Tensor, rank: int) -> Tensor:

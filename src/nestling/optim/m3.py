@@ -133,9 +133,8 @@ class M3(MemoryOptimizer):
         torch._foreach_div_(moves, scale)
         lr = float(group["lr"])
         if not printed:
-            sizes = torch._foreach_norm(moves)
             # A matrix whose gradients were all 0 has no direction; it stays.
-            torch._foreach_clamp_min_(sizes, torch.finfo(sizes[0].dtype).tiny)
+            sizes = [size.clamp(min=torch.finfo(size.dtype).tiny) for size in torch._foreach_norm(moves)]
             torch._foreach_div_(moves, sizes)
             torch._foreach_mul_(moves, [STEP_SIZE * p.numel() ** 0.5 for p in params])
         torch._foreach_add_(params, moves, alpha=-lr)

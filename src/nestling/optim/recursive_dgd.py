@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nestling.errors import CheckpointError, InputError, UnknownNameError
 from nestling.optim.base import Group, Range
 from nestling.optim.dgd import REDUCTIONS, Reduction
-from nestling.optim.input_memory import BlockInputs, LowRankInputs
+from nestling.optim.input_memory import BlockInputs, LowRankInputs, thin_rows
 from nestling.optim.layer_inputs import WatchedLayer
 from nestling.optim.layer_maps import is_embedding
 from nestling.optim.row import OptimizerRow
@@ -56,7 +56,9 @@ class RecursiveDGD(WatchingOptimizer):
         forgetting: lambda in (0, 1], per step or per task; 1 keeps everything. Below 1 the ridge does not decay.
         reduction: "mean": the rows of one step (of one task) count 1 together, as in a mean loss; "sum": each counts 1.
         form: "auto", "dense" or "low_rank".
-        rank: of the low-rank form, >= 1.
+        rank: of the low-rank form, >= 1; also the most rows of one step that it takes.
+        max_rows: of one step that P is written with, evenly spaced and scaled up; None takes all. The exact inverse
+            costs as much as the training step itself in wide layers.
         memory_limit: > 0, numbers kept per watched weight, for "auto".
         freeze_rest: see above.
         weight_decay: >= 0, of parameters outside linear maps; decay of the others would change what they answer.
@@ -68,6 +70,7 @@ class RecursiveDGD(WatchingOptimizer):
         "ridge": (1e-30, math.inf),
         "forgetting": (1e-6, 1),
         "rank": (1, math.inf),
+        "max_rows": (1, math.inf),
         "weight_decay": (0, math.inf),
     }
 
@@ -84,6 +87,7 @@ class RecursiveDGD(WatchingOptimizer):
         reduction: Reduction = "mean",
         form: Form = "auto",
         rank: int = 64,
+        max_rows: int | None = None,
         memory_limit: float = 4.0,
         freeze_rest: bool = True,
         weight_decay: float = 0.0,
@@ -98,6 +102,7 @@ class RecursiveDGD(WatchingOptimizer):
             "forgetting": forgetting,
             "reduction": reduction,
             "rank": rank,
+            "max_rows": max_rows,
             "weight_decay": weight_decay,
         }
         super().__init__(params, module=module, defaults=defaults)
@@ -187,6 +192,8 @@ class RecursiveDGD(WatchingOptimizer):
         """Task mode: keep for the consolidation. Step mode: write P now."""
         state, one_hot = self._memory(watched), is_embedding(watched.layer.module)
         num_rows = int(keys.sum()) if one_hot else keys.shape[1]
+        if not one_hot and group["max_rows"] is not None:
+            keys = thin_rows(keys, int(group["max_rows"]))
         if self.mode == "task":
             state["count"] += num_rows
             if one_hot:

@@ -48,8 +48,8 @@ class WatchingOptimizer(MemoryOptimizer):
         super().zero_grad(set_to_none)
         self.inputs.clear_gathered()
 
-    def _all_finite(self, grads: list[Tensor]) -> bool:
-        return super()._all_finite(grads) and all_finite([key for watched in self.inputs for key in watched.gathered])
+    def _usable(self, params: list[Tensor]) -> bool:
+        return super()._usable(params) and all_finite([key for watched in self.inputs for key in watched.gathered])
 
     def _update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         slopes = {id(p): grad for p, grad in zip(params, grads)}
