@@ -17,6 +17,7 @@ from torch.optim import SGD, Adagrad, AdamW, Muon
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from nestling.errors import CheckpointError, InputError
+from nestling.optim.dgd import DGD
 from nestling.optim.momentum import Momentum
 from nestling.optim.nested import NestedOptimizer
 from nestling.schedule import Level
@@ -96,6 +97,40 @@ def test_period_1_is_the_plain_optimizer_bit_for_bit(name: str) -> None:
     assert equal(ours, plain)
     assert not equal(ours, network())
     assert not any(nested.state.values())  # nothing is kept twice
+
+
+def test_period_1_is_dgd_too_which_watches_its_layers() -> None:
+    def run(nested: bool) -> nn.Module:
+        model = network(bias=True)
+        make = partial(DGD, module=model, lr=0.3)
+        params = list(model.parameters())
+        optimizer = NestedOptimizer([level("all", params, 1, make)]) if nested else make(params)
+        for step in range(8):
+            if step in (2, 5):  # a batch that is dropped
+                loss_at(model, 50 + step).backward()
+            train(model, optimizer, range(step, step + 1))
+        return model
+
+    assert equal(run(nested=True), run(nested=False))
+
+
+def test_dgd_over_a_period_sees_the_inputs_of_all_its_steps() -> None:
+    """Two half batches with mean losses are the whole batch."""
+    draw = torch.Generator().manual_seed(3)
+    inputs, targets = torch.randn(8, 5, generator=draw), torch.randn(8, 3, generator=draw)
+    halves, whole = network().double(), network().double()
+    nested = NestedOptimizer(
+        [level("all", halves, 2, partial(DGD, module=halves), lr=0.3, accumulation="mean")]
+    )  # fmt: skip
+    for part in (slice(0, 4), slice(4, 8)):
+        nested.zero_grad()
+        (halves(inputs[part].double()) - targets[part]).square().mean().backward()
+        nested.step()
+    plain = DGD(whole.parameters(), module=whole, lr=0.3)
+    (whole(inputs.double()) - targets).square().mean().backward()
+    plain.step()
+    for one, other in zip(halves.parameters(), whole.parameters()):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("accumulation", ["sum", "mean"])

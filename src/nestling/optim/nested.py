@@ -132,6 +132,17 @@ class NestedOptimizer(Optimizer):
                 self._release(group, level)
         return loss
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Reset `.grad`, not what is pending; optimizers that watch layers forget what a dropped batch showed them.
+
+        Those with a longer period keep it, for they need the inputs of the whole period.
+        """
+        super().zero_grad(set_to_none)
+        for group in self.param_groups:
+            inner = self.inner[group["level"]]
+            if group["level_update_period"] == 1 and isinstance(inner, MemoryOptimizer):
+                inner.zero_grad(set_to_none)
+
     def state_dict(self) -> dict[str, Any]:
         """torch's layout, with the inner optimizer's entries and the pending gradient of every parameter.
 

@@ -68,7 +68,7 @@ def levels(module: nn.Module, optimizer: Optimizer | str | None = None, *, name:
 def _weights(module: nn.Module, view: OptimizerView) -> Iterable[Component]:
     """One component per layer that owns parameters; more where they are trained in different ways."""
     memories = [part for part in module.modules() if isinstance(part, Memory)]
-    starts = {p for part in memories for name, p in part.named_parameters() if name.split(".")[0] == "initial"}
+    starts = {p for part in memories for name, p in part.named_parameters() if "initial" in name.split(".")}
     seen: set[Tensor] = set()
     for path, owner in module.named_modules():
         ways: dict[tuple[Any, ...], list[tuple[str, Tensor]]] = {}
@@ -80,7 +80,7 @@ def _weights(module: nn.Module, view: OptimizerView) -> Iterable[Component]:
                 ways.setdefault(way, []).append((own, parameter))
         for (start, *_), owned in ways.items():
             words = START_OF_CONTEXT if start else weight_words(owner)
-            whole = len(ways) == 1 and (not start or isinstance(owner, nn.ParameterList))
+            whole = len(ways) == 1 and (not start or isinstance(owner, nn.ParameterList | nn.ParameterDict))
             layer = _layer(path or type(owner).__name__, words, owned, view, whole=whole)
             yield replace(layer, type_name=type(owner).__name__)
 

@@ -7,11 +7,20 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from nestling.memory import AttentionMemory, DeepMemory, MatrixMemory, Memory, WeightState
+from nestling.memory import AttentionMemory, DeepMemory, MatrixMemory, Memory
 from nestling.recipes.levels.system import Component, Frequency, StatePer
-from nestling.recipes.levels.words import ATTENTION, RECURRENT, RNN, SLIDING_WINDOW, STATISTICS, Words, rule_words
+from nestling.recipes.levels.words import (
+    ATTENTION,
+    RECURRENT,
+    RNN,
+    SELF_MODIFYING,
+    SLIDING_WINDOW,
+    STATISTICS,
+    Words,
+    rule_words,
+)
 
 __all__ = ["inside_components"]
 
@@ -21,6 +30,22 @@ _PAIRS = re.compile(
     r"^(q|k|q_?proj|k_?proj|q_lin|wq|query|key|query_key_value|qkv(_proj)?|Wqkv|c_attn|in_proj_weight|q_a_proj|kv_b_proj)$"
 )
 _DEEP = {"gradient": "deep", "momentum": "deep_momentum", "dgd": "deep_dgd", "dgd_explicit": "deep_dgd"}
+
+
+def _simple(keys: str, values: str, objective: str, rule: str) -> Words:
+    return Words(keys=keys, values=values, objective=objective, rule=rule)
+
+
+_OTHER_PART = _simple("time", "what came last", "none: kept", "carried on")
+_PARTS: dict[str, tuple[str, Words]] = {
+    "surprise": (
+        "surprise S",
+        _simple("key k_t", "surprise -grad L", "-<S, -grad L>", "S <- momentum S - eta grad L"),
+    ),
+    "window": ("last pairs", _simple("k_i", "v_i", "none: kept", "append, evict")),
+    "anchor": ("anchor A", _simple("place", "M at the end of the chunk", "none: a copy", "A <- M after a chunk")),
+}
+_BOOKKEEPING = ("position",)
 
 
 def inside_components(module: nn.Module, *, training: bool) -> list[Component]:
@@ -54,20 +79,19 @@ def inside_components(module: nn.Module, *, training: bool) -> list[Component]:
 
 def _memory(place: str, memory: Memory[Any]) -> Iterator[Component]:
     """The state of one of our memories; its parts may change at different times."""
-    state = memory.initial_state(1)
-    assert isinstance(state, WeightState)
-    words = _memory_words(memory)
-    chunk = Frequency(per="token", period=getattr(memory, "chunk_size", 1))
-    surprise = f"{place}: surprise S"
-    if state.surprise:
-        words_of_surprise = _simple("key k_t", "surprise -grad L", "-<S, -grad L>", "S <- momentum S - eta grad L")
-        yield _part(surprise, words_of_surprise, _TOKEN, state.surprise)
-    if state.window:
-        yield _part(f"{place}: last pairs", _simple("k_i", "v_i", "none: kept", "append, evict"), _TOKEN, state.window)
-    yield _part(f"{place}: memory M", words, _TOKEN, state.memory, needs=(surprise,) if state.surprise else ())
-    if state.anchor:
-        copy = _simple("place", "M at the end of the chunk", "none: a copy", "A <- M at the end of a chunk")
-        yield _part(f"{place}: anchor A", copy, chunk, state.anchor)
+    sizes: dict[str, int] = {}
+    for name, tensor in memory.initial_state(1).state_dict().items():
+        part = name.split(".")[0]
+        sizes[part] = sizes.get(part, 0) + tensor.numel()
+    chunk = getattr(memory, "chunk_size", 0) or min(getattr(memory, "chunk_sizes", (1,)))
+    surprise = (f"{place}: {_PARTS['surprise'][0]}",) if sizes.get("surprise") else ()
+    for part, size in sizes.items():
+        if part == "memory":
+            yield _component(f"{place}: memory M", _memory_words(memory), _TOKEN, size, needs=surprise)
+        elif size and part not in _BOOKKEEPING:
+            title, words = _PARTS.get(part, (part, _OTHER_PART))
+            updates = Frequency(per="token", period=chunk) if part == "anchor" else _TOKEN
+            yield _component(f"{place}: {title}", words, updates, size)
 
 
 def _memory_words(memory: Memory[Any]) -> Words:
@@ -75,13 +99,9 @@ def _memory_words(memory: Memory[Any]) -> Words:
         return rule_words(memory.rule)
     if isinstance(memory, DeepMemory):
         return rule_words(_DEEP[memory.rule])
+    if type(memory).__name__ == "SelfModifyingTitans":
+        return SELF_MODIFYING
     return _simple("k_t", "v_t", "not stated", f"see {type(memory).__name__}")
-
-
-def _part(
-    name: str, words: Words, updates: Frequency, tensors: tuple[Tensor, ...], needs: tuple[str, ...] = ()
-) -> Component:
-    return _component(name, words, updates, sum(tensor.numel() for tensor in tensors), needs=needs)
 
 
 def _attention(place: str, window: int | None, width: int | None) -> Component:
@@ -132,10 +152,6 @@ def _component(
         state_per=per,
         needs=needs,
     )
-
-
-def _simple(keys: str, values: str, objective: str, rule: str) -> Words:
-    return Words(keys=keys, values=values, objective=objective, rule=rule)
 
 
 def _recurrent(part: nn.Module) -> Words | None:

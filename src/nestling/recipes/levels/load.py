@@ -56,7 +56,9 @@ def make_optimizer(text: str, module: nn.Module) -> Optimizer:
             raise InputError(f"expected an optimizer as NAME:option=value,..., got {text!r}")
         if option not in parameters or option in ("params", "module"):
             raise UnknownNameError(f"option of optimizer {name!r}", option, set(parameters) - {"params", "module"})
-        options[option] = read_value(f"option {option}", value, str(parameters[option].annotation))
+        wanted = parameters[option].annotation
+        wanted = wanted.__name__ if isinstance(wanted, type) else str(wanted)
+        options[option] = read_value(f"option {option}", value, wanted)
     trainable = [(path, p) for path, p in module.named_parameters() if p.requires_grad]
     if not trainable:
         raise InputError(f"{type(module).__name__} has no trainable parameters for the optimizer {name!r}")

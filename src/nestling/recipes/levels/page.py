@@ -34,7 +34,8 @@ def levels_page(system: NestedSystem) -> str:
         f"<h1>{html.escape(headline(system))}</h1>"
         "<p class=setting>Everything that learns, ordered by how often it changes: the fastest adapts at once and "
         "forgets soon, the slowest anchors what was learned.</p></header>\n"
-        f"<section><figure class=wide>{levels_svg(system)}</figure></section>\n{sections}{_meanings()}</main></body></html>\n"
+        f"<section><figure class=wide>{levels_svg(system)}</figure></section>\n"
+        f"{sections}{_meanings()}</main></body></html>\n"
     )
 
 

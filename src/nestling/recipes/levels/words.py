@@ -20,6 +20,7 @@ __all__ = [
     "PENDING",
     "RECURRENT",
     "RNN",
+    "SELF_MODIFYING",
     "SLIDING_WINDOW",
     "START_OF_CONTEXT",
     "STATISTICS",
@@ -75,6 +76,13 @@ RECURRENT: tuple[tuple[str, Words], ...] = (
     (r"GatedDelta", rule_words("gated_delta")),
     (r"DeltaNet", rule_words("delta")),
     (r"Mamba.*Mixer|^Mamba2?$|Retention|LinearAttention", rule_words("hebbian")),
+)
+SELF_MODIFYING = Words(
+    keys="k_t = M_k(x_t)",
+    values="own target of each memory",
+    objective="L(M; k, target), and 1/2 |M k|^2 for the erase",
+    rule="M <- M (alpha I - eta k k^T) - eta grad L(M; k, target)",
+    equations="NL 83-93",
 )
 RNN = Words(
     keys="constant 1",
@@ -168,6 +176,18 @@ def _sum(title: str, values: str, letter: str, rule: str, equations: str, **more
     )
 
 
+def _deep_map(which: str) -> Words:
+    return Words(
+        title=f"MLP memory m, {which} map",
+        keys="row u of the gradient",
+        values="gain u",
+        objective="1/2 |m(u) - gain u|^2",
+        rule="m <- alpha m - eta grad L(m; u)",
+        equations="NL 50",
+        needs=("mean_square",),
+    )
+
+
 _SQUARE = "squared gradient g^2"
 _COUNTER = Words(title="step counter", keys="none", values="1", objective="none: a count", rule="t <- t + 1")
 _ENTRIES: Mapping[str, Words] = {
@@ -207,6 +227,8 @@ _OF_CLASS: Mapping[tuple[str, str], Words] = {
         needs=("slow",),
         period="update_period",
     ),
+    ("DeepMomentum", "first_map"): _deep_map("first"),
+    ("DeepMomentum", "second_map"): _deep_map("second"),
     ("RecursiveDGD", "consolidated"): Words(
         title="input memory P",
         keys="layer input x",
