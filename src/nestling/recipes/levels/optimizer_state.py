@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nestling.errors import NestlingError
-from nestling.optim.base import MemoryOptimizer
 from nestling.optim.recursive_dgd import RecursiveDGD
 from nestling.optim.watching import WatchingOptimizer
 
@@ -59,7 +58,10 @@ def _of_layers(optimizer: WatchingOptimizer) -> dict[Tensor, Entries | None]:
 
 
 def _tried(optimizer: Optimizer, group: dict[str, Any], params: list[Tensor]) -> dict[Any, Entries | None]:
-    """The state after one step; on the meta device where the optimizer can, since that takes no memory and no time."""
+    """The state after one step; on the meta device where the optimizer can, since that takes no memory and no time.
+
+    Those that look at the gradients, to leave out what is not finite, step on zeros.
+    """
     for device in ("meta", "cpu"):
         zeros = [torch.zeros(p.shape, dtype=p.dtype, device=device, requires_grad=True) for p in params]
         for zero in zeros:
@@ -77,15 +79,13 @@ def _tried(optimizer: Optimizer, group: dict[str, Any], params: list[Tensor]) ->
 def _copied(optimizer: Optimizer, group: dict[str, Any]) -> Any:
     """An optimizer of the same class and settings with one group and nothing remembered."""
     group.pop("param_names", None)
-    # One step must show it all, on any device.
-    plain_ways = {"capturable": False, "fused": False, "update_period": 1}
+    # One step must show it all, on any device, and soon: `steps` are those of Newton-Schulz.
+    plain_ways = {"capturable": False, "fused": False, "update_period": 1, "steps": 1}
     group.update({key: value for key, value in plain_ways.items() if key in group})
     trial = object.__new__(type(optimizer))
     trial.__dict__.update({key: value for key, value in vars(optimizer).items() if not callable(value)})
     fresh: dict[str, Any] = {"state": defaultdict(dict), "param_groups": [group], "defaults": optimizer.defaults}
     trial.__setstate__({**fresh, **{name: OrderedDict() for name in _HOOKS}})
-    if isinstance(trial, MemoryOptimizer):
-        trial._all_finite = lambda grads: True  # noqa: ARG005
     return trial
 
 

@@ -248,9 +248,9 @@ _OF_CLASS: Mapping[tuple[str, str], Words] = {
         aside=True,
     ),
     ("RecursiveDGD", "momentum"): _sum("momentum S", GRADIENT, "S", "S <- mu S + G", "NL 10-13, 33-37"),
-    ("M3", "pending"): _sum("gradients waiting for m2", GRADIENT, "G", "G <- G + g", "NL 75", aside=True),
+    ("M3", "pending"): _sum("pending sum for m2", GRADIENT, "G", "G <- G + g", "NL 75", aside=True),
 }
-PENDING = _sum("gradients waiting", GRADIENT, "G", "G <- G + g, 0 after an update", "NL 70-71")
+PENDING = _sum("pending sum G", GRADIENT, "G", "G <- G + g, 0 after an update", "NL 70-71")
 ANCHOR = Words(
     title="anchor A",
     keys="weight (its place)",
