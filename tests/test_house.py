@@ -22,7 +22,7 @@ from nestling.streams import STREAMS
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 README = (ROOT / "README.md").read_text()
-ROOMS = ("learners", "memory", "metrics", "optim", "recipes", "recipes.bench", "recipes.levels", "rules", "streams")
+ROOMS = ("layers", "learners", "memory", "metrics", "optim", "recipes", "recipes.bench", "recipes.levels", "rules", "streams")
 FENCE = re.compile(r"(?:^<!-- (?P<mark>[^>]+) -->\n)?^```(?P<kind>\w+)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

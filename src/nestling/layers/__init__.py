@@ -1,0 +1,19 @@
+"""Layers that mix tokens, and the table of all mixers that a model can choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from nestling.layers.self_modifying import SelfModifyingTitans
+from nestling.layers.self_modifying_state import SelfModifyingState
+from nestling.layers.short_convolution import ShortConvolution
+from nestling.memory import MEMORIES, Memory
+
+__all__ = ["MIXERS", "SelfModifyingState", "SelfModifyingTitans", "ShortConvolution"]
+
+# Every mixer is made as MIXERS[name](dim=..., num_heads=..., ...) and called as y, state = mixer(x, state).
+MIXERS: dict[str, Callable[..., Memory[Any]]] = {
+    **MEMORIES,
+    "self_modifying": SelfModifyingTitans,
+}

@@ -1,0 +1,257 @@
+"""Self-modifying Titans: memories that make their own keys, values, rates and targets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nestling.errors import InputError, UnknownNameError
+from nestling.layers.self_modifying_matrix import MatrixMemories
+from nestling.layers.self_modifying_options import Options, token_rates
+from nestling.layers.self_modifying_state import SelfModifyingState
+from nestling.layers.short_convolution import ShortConvolution, convolve
+from nestling.memory.base import Memory, state_dtype, unit
+from nestling.memory.state import Weights
+
+# Its logarithm must be finite.
+SMALLEST_MOMENTUM = 1e-6
+
+KINDS = {"matrix": MatrixMemories}
+
+
+class SelfModifyingTitans(Memory[SelfModifyingState]):
+    """The self-modifying memories of Hope.
+
+    z_t = x_t W_in,   q_t = x_t W_q
+    k_t = M_k(z_t), v_t = M_v(z_t), eta_t = M_eta(z_t), alpha_t = M_alpha(z_t)             (83, 86)
+    vhat_b,t = M_b(v_t) for every memory b                                                 (84, 87)
+    M_b <- M_b (alpha_t I - eta_t k_t k_t^T) - eta_t grad L(M_b; k_t, vhat_b,t)            (88)
+    y_t = W_out M_memory(q_t)
+
+    L is the L2 objective. Projections, targets and (for memories that are not linear, or on request) gradients are
+    taken at the end of the last full chunk (90); writes, decay, erase and momentum act token by token. With
+    chunk_size 1 this is (88) exactly. Gradients of an outer loss run through all writes.
+
+    What the paper leaves open, and what is chosen here:
+    - A head's memories read its own learned view z of the token, for writes act on keys of width K.
+    - q and k are scaled to length 1 after the convolution.
+    - Momentum is S <- mu S + (what a write changes besides the decay), M <- alpha M + S, with eta (1 - mu) for eta.
+    - Targets longer than `limit` are scaled down: idle in ordinary use, and memories stay finite on any input.
+    - L2 with DGD erases twice, so a pair seen again and again settles half way: at vhat / 2 for a matrix, at
+      (k + vhat) / 2 for a residual memory. Explicit rates are at most alpha / 2, so that alpha - 2 eta >= 0.
+    - Matrix memories have no source but their initial state, so a new layer writes and forgets slowly: head h keeps
+      about 1 / e of its start for span 2^(3 h / (H - 1)) tokens, and learns its rates from there.
+
+    Source: NL 8, eq. 83-93.
+
+    Args:
+        dim: width D of the tokens.
+        num_heads: H.
+        head_dim: K; None is dim / num_heads.
+        kind: "matrix" or "mlp" (2-layer residual, NL 89).
+        chunk_size: tokens that share one anchor of the projections, >= 1.
+        memory_chunk_size: the same for the memory that is read; None is chunk_size.
+        dgd: "implicit", "explicit" (as printed) or "off".
+        gradient: "current" or "anchor", see `Options`; None is "current" for matrices and "anchor" for mlp.
+        read: "causal" or "anchor".
+        momentum: whether writes have momentum.
+        weight_decay: whether there is alpha.
+        adaptive: projections that are memories, of key, value, query, eta, alpha; the others are static.
+        conv_width: of the short convolutions on q, k and v; 1 leaves them out.
+        limit: largest length of a target, in front of the common initial factor for matrices; None does not limit.
+        span: tokens that the fastest head remembers at the start, > 1.
+        seed: of the initial memories.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        num_heads: int,
+        head_dim: int | None = None,
+        kind: str = "matrix",
+        chunk_size: int = 64,
+        memory_chunk_size: int | None = None,
+        dgd: str = "implicit",
+        gradient: str | None = None,
+        read: str = "causal",
+        momentum: bool = False,
+        weight_decay: bool = True,
+        adaptive: Sequence[str] = ("key", "value", "eta", "alpha"),
+        conv_width: int = 4,
+        limit: float | None = 4.0,
+        span: float = 2.0**15,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(dim=dim, num_heads=num_heads, head_dim=head_dim)
+        if kind not in KINDS:
+            raise UnknownNameError("kind of memory", kind, KINDS)
+        self.kind, self.chunk_sizes = kind, (chunk_size, memory_chunk_size or chunk_size)
+        if min(self.chunk_sizes) < 1 or conv_width < 1 or not span > 1:
+            raise InputError(
+                f"expected chunk sizes >= 1, conv_width >= 1 and span > 1, got {self.chunk_sizes}, {conv_width}, {span}"
+            )
+        self.how = Options(
+            dgd=dgd,
+            gradient=gradient or ("current" if kind == "matrix" else "anchor"),
+            read=read,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            adaptive=tuple(adaptive),
+            limit=limit,
+        )
+        self.conv_width, self.width = conv_width, num_heads * self.head_dim
+        self.columns = len(self.how.vectors) * self.head_dim
+        self.memories = KINDS[kind](
+            num_heads=num_heads,
+            width=self.head_dim,
+            how=self.how,
+            two_anchors=self.chunk_sizes[0] != self.chunk_sizes[1],
+            generator=torch.Generator().manual_seed(seed),
+        )
+        static_query = not self.how.adaptive_query
+        self.input = nn.Linear(dim, (1 + static_query) * self.width, bias=False)
+        self.momentum = nn.Linear(dim, num_heads) if momentum else None
+        self.rate_bias = nn.Parameter(_rate_bias(num_heads, self.head_dim, span, self.how))
+        convolved = conv_width > 1
+        self.taps = _identity_taps(num_heads, conv_width, self.columns) if convolved else None
+        self.query_convolution = (
+            ShortConvolution(dim=self.width, width=conv_width) if convolved and static_query else None
+        )
+        self.output = nn.Linear(self.width, dim, bias=False)
+
+    def initial_state(self, batch: int) -> SelfModifyingState:
+        """The learned memories in every row."""
+        memory = self.memories.start(batch)
+        shape = (batch, self.num_heads, self.conv_width - 1, self.columns)
+        return SelfModifyingState(
+            memory=memory,
+            anchor=memory,
+            position=torch.zeros(batch, 2, dtype=torch.int64),
+            tail=memory[0].new_zeros(shape),
+            query_tail=None if self.query_convolution is None else self.query_convolution.initial_state(batch),
+            surprise=tuple(torch.zeros_like(weight) for weight in memory) if self.how.momentum else (),
+        )
+
+    def mix(self, x: Tensor, state: SelfModifyingState) -> tuple[Tensor, SelfModifyingState]:
+        """Write and read [B, T, D]; see `Memory.forward`."""
+        mapped = self.input(x)
+        logits = None if self.momentum is None else self.momentum(x)
+        with torch.autocast(x.device.type, enabled=False):
+            answers, state = self._run(mapped, logits, state)
+        return self.output(answers.to(x.dtype)), state
+
+    def _run(
+        self, mapped: Tensor, logits: Tensor | None, state: SelfModifyingState
+    ) -> tuple[Tensor, SelfModifyingState]:
+        """From W_in x, W_q x and the logits of the momentum to the memory's answers [B, T, H K], chunk by chunk."""
+        (batch, length), dtype = mapped.shape[:2], state_dtype(self.rate_bias)
+        view, query, query_tail = self._views(mapped.to(dtype), state)
+        momentum = None
+        if logits is not None:
+            momentum = torch.sigmoid(logits.to(dtype)).clamp(min=SMALLEST_MOMENTUM).mT.reshape(-1, length)
+        steps = _steps(length, state.position.tolist(), self.chunk_sizes)
+        lengths = [step for step, _ in steps]
+        maps = self.memories.maps(batch, dtype)
+        bias = _rows(self.rate_bias.unsqueeze(1).to(dtype), batch)
+        taps = None if self.taps is None else _rows(self.taps.to(dtype), batch)
+        memory, anchor, surprise = (
+            tuple(weight.flatten(0, 1) for weight in weights)
+            for weights in (state.memory, state.anchor, state.surprise)
+        )
+        tail, found = state.tail.flatten(0, 1), []
+        parts = zip(*(_split(part, lengths) for part in (view, query, momentum)), steps)
+        for z, q, mu, (_, position) in parts:
+            vectors, rates = self.memories.project(z, anchor, maps).split((self.columns, bias.shape[-1]), dim=-1)
+            if taps is not None:
+                vectors, tail = convolve(vectors, tail, taps)
+            key, value, *made = vectors.split(self.head_dim, dim=-1)
+            q = unit(made[0]) if q is None else q
+            tokens = (q, unit(key), value, token_rates(rates + bias, mu, self.how))
+            answer, memory, surprise = self.memories.write(*tokens, memory, anchor, surprise)
+            anchor = self._move_anchor(anchor, memory, position)
+            found.append(answer)
+        answers = torch.cat(found, dim=1) if found else view
+        answers = self.memories.answer(answers.unflatten(0, (batch, -1)).transpose(1, 2))
+        memory, anchor, surprise = (
+            tuple(weight.unflatten(0, (batch, -1)) for weight in weights) for weights in (memory, anchor, surprise)
+        )
+        last = state.position if not steps else state.position.new_tensor(steps[-1][1])
+        after = SelfModifyingState(memory, anchor, last, tail.unflatten(0, (batch, -1)), query_tail, surprise)
+        return answers.flatten(2), after
+
+    def named_memories(self, state: SelfModifyingState) -> dict[str, Weights]:
+        """The weights of every memory of a state by name (key, value, eta, alpha, memory), each [B, H, out, in]."""
+        return self.memories.materialise(state.memory)
+
+    def _views(self, mapped: Tensor, state: SelfModifyingState) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """z [R, T, K], unit queries [R, T, K] or None when they are adaptive, and the tail of the queries."""
+        query, tail = None, None
+        if not self.how.adaptive_query:
+            query = mapped[..., self.width :]
+            if self.query_convolution is not None:
+                query, tail = self.query_convolution(query, state.query_tail)
+            query = unit(self._by_head(query))
+        return self._by_head(mapped[..., : self.width]), query, tail
+
+    def _by_head(self, tokens: Tensor) -> Tensor:
+        """[B, T, H K] to [R, T, K]."""
+        return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2).flatten(0, 1)
+
+    def _move_anchor(self, anchor: Weights, memory: Weights, position: list[list[int]]) -> Weights:
+        """The memories become the anchor of the rows whose chunk has ended."""
+        if not any(map(any, position)):
+            return memory
+        if all(map(all, position)):
+            return anchor
+        ended = torch.tensor(position, device=memory[0].device) == 0
+        return self.memories.move(ended.repeat_interleave(self.num_heads, dim=0), memory, anchor)
+
+    def extra_repr(self) -> str:
+        """For print."""
+        return f"kind={self.kind!r}, dim={self.dim}, num_heads={self.num_heads}, chunk_sizes={self.chunk_sizes}"
+
+
+def _rows(parameter: Tensor, batch: int) -> Tensor:
+    """[H, ...] to [R, ...]."""
+    return parameter.expand(batch, *parameter.shape).flatten(0, 1)
+
+
+def _split(tokens: Tensor | None, lengths: list[int]) -> Sequence[Tensor | None]:
+    """[R, T, ...] in pieces; one split, for slices would each make a gradient of all T tokens."""
+    return [None] * len(lengths) if tokens is None else tokens.split(lengths, dim=1)
+
+
+def _steps(length: int, position: list[list[int]], sizes: tuple[int, int]) -> list[tuple[int, list[list[int]]]]:
+    """Pieces of a call that no chunk border of any row cuts: tokens, and every row's positions after them."""
+    steps, done = [], 0
+    while done < length:
+        step = min(length - done, *(size - place for row in position for place, size in zip(row, sizes)))
+        position = [[(place + step) % size for place, size in zip(row, sizes)] for row in position]
+        steps.append((step, position))
+        done += step
+    return steps
+
+
+def _identity_taps(num_heads: int, width: int, channels: int) -> nn.Parameter:
+    taps = torch.zeros(num_heads, width, channels)
+    taps[:, -1] = 1
+    return nn.Parameter(taps)
+
+
+def _rate_bias(num_heads: int, width: int, span: float, how: Options) -> Tensor:
+    """Logits [H, rates]: decay takes 1 / span per token, and the erase of a token 1 / span of the K directions."""
+    biases = []
+    for head in range(num_heads):
+        tokens = span * 2 ** (3 * head / max(1, num_heads - 1))
+        gate = min(0.5, width / tokens * (0.5 if how.dgd == "implicit" else 1))
+        rates = {"eta": _logit(gate), "alpha": -_logit(1 / tokens)}
+        biases.append([rates[name] for name in how.rates])
+    return torch.tensor(biases)
+
+
+def _logit(probability: float) -> float:
+    return math.log(probability / (1 - probability))

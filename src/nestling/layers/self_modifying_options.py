@@ -1,0 +1,145 @@
+"""What can be switched in self-modifying Titans, and the rates of one write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nestling.errors import InputError, UnknownNameError
+
+DGD = ("implicit", "explicit", "off")
+GRADIENTS = ("current", "anchor")
+READS = ("causal", "anchor")
+ADAPTIVE = ("key", "value", "query", "eta", "alpha")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How the memories of self-modifying Titans write and are read.
+
+    dgd:          "implicit" (NL 54-57), "explicit" (NL 88 as printed) or "off" (plain gradient descent).
+    gradient:     where the gradient of a write is taken: "current" (the newest memory) or "anchor" (the end of the
+                  previous chunk, NL 90). The same at chunk_size 1; memories that are not linear have only "anchor".
+    read:         "causal" sees the writes of its own chunk, "anchor" only those of earlier chunks.
+    momentum:     S <- mu S + write, M <- alpha M + S; eta is multiplied by 1 - mu.
+    weight_decay: alpha; without it alpha = 1.
+    adaptive:     which projections are memories; the others are static. The memory that is read always is one.
+    limit:        largest length of a target; None does not limit.
+    """
+
+    dgd: str = "implicit"
+    gradient: str = "current"
+    read: str = "causal"
+    momentum: bool = False
+    weight_decay: bool = True
+    adaptive: tuple[str, ...] = ("key", "value", "eta", "alpha")
+    limit: float | None = 4.0
+
+    def __post_init__(self) -> None:
+        for what, given, known in (("dgd", self.dgd, DGD), ("gradient", self.gradient, GRADIENTS)):
+            if given not in known:
+                raise UnknownNameError(what, given, known)
+        if self.read not in READS:
+            raise UnknownNameError("read", self.read, READS)
+        for name in self.adaptive:
+            if name not in ADAPTIVE:
+                raise UnknownNameError("adaptive projection", name, ADAPTIVE)
+        if self.limit is not None and not self.limit > 0:
+            raise InputError(f"limit: expected a length > 0 or None, got {self.limit}")
+
+    @property
+    def adaptive_query(self) -> bool:
+        """Whether q is made by a memory; otherwise q = x W_q."""
+        return "query" in self.adaptive
+
+    @property
+    def rates(self) -> tuple[str, ...]:
+        """The rates that are projected from a token, in order."""
+        return ("eta", "alpha") if self.weight_decay else ("eta",)
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """The vectors that are projected from a token's view, in order."""
+        return ("key", "value", "query") if self.adaptive_query else ("key", "value")
+
+
+class Rates(NamedTuple):
+    """eta [R, C, 1]; log_alpha [R, C]; momentum [R, C] or None."""
+
+    eta: Tensor
+    log_alpha: Tensor
+    momentum: Tensor | None
+
+
+def token_rates(logits: Tensor, momentum: Tensor | None, how: Options) -> Rates:
+    """Bounded rates from logits.
+
+    gate = sigmoid(logit_eta),   alpha = sigmoid(logit_alpha)
+    eta = gate (implicit),   alpha gate / 2 (explicit, so that alpha - 2 eta >= 0),   alpha gate (without DGD)
+
+    Args:
+        logits: [R, C, rates], in the order of `Options.rates`, biases added.
+        momentum: [R, C] in (0, 1), or None.
+        how: the options.
+    """
+    gate = torch.sigmoid(logits[..., :1])
+    if how.weight_decay:
+        log_alpha = F.logsigmoid(logits[..., 1])
+        alpha = log_alpha.exp().unsqueeze(-1)
+    else:
+        log_alpha, alpha = torch.zeros_like(logits[..., 0]), None
+    eta = gate if alpha is None or how.dgd == "implicit" else alpha * gate
+    if how.dgd == "explicit":
+        eta = 0.5 * eta
+    if momentum is not None:
+        eta = eta * (1 - momentum.unsqueeze(-1))
+    return Rates(eta, log_alpha, momentum)
+
+
+class Shares(NamedTuple):
+    """One write on one linear map: M <- alpha M - erase M k k^T + write (target - gradient_scale M_anchor k) k^T.
+
+    write:          [R, C, 1].
+    erase:          [R, C, 1] or None for 0.
+    gradient_scale: [R, C, 1], 1.0, or None when the gradient's own erase is part of `erase`.
+    """
+
+    write: Tensor
+    erase: Tensor | None
+    gradient_scale: Tensor | float | None
+
+
+def shares(key: Tensor, rates: Rates, how: Options) -> Shares:
+    """What a write erases and adds.
+
+    explicit  M <- M (alpha I - eta k k^T) - eta grad L(M)                                     (88)
+    implicit  M <- alpha M (I - eta' k k^T) - eta' grad L(alpha M),  eta' = eta / (1 + eta |k|^2)
+    off       M <- alpha M - eta grad L(M)
+
+    L(M) = 1/2 |M k - target|^2. The gradient at the current memory erases along the key once more.
+
+    Args:
+        key: [R, C, K].
+        rates: of `token_rates`.
+        how: the options.
+    """
+    current = how.gradient == "current"
+    if how.dgd == "off":
+        return Shares(rates.eta, rates.eta if current else None, None if current else 1.0)
+    times = 2 if current else 1
+    if how.dgd == "explicit":
+        return Shares(rates.eta, times * rates.eta, None if current else 1.0)
+    write = rates.eta / (1 + rates.eta * key.square().sum(-1, keepdim=True))
+    alpha = rates.log_alpha.exp().unsqueeze(-1)
+    return Shares(write, times * alpha * write, None if current else alpha)
+
+
+def limited(target: Tensor, limit: float | None) -> Tensor:
+    """Vectors [..., V] scaled down to the length `limit` where they are longer."""
+    if limit is None:
+        return target
+    return target * (limit / torch.linalg.vector_norm(target, dim=-1, keepdim=True).clamp(min=limit))
