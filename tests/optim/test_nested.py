@@ -341,6 +341,15 @@ def test_gradients_that_are_not_finite_are_counted_and_never_enter(bad: float) -
     assert (restored.num_skipped, restored.num_steps) == (3, 13)
 
 
+def test_a_gradient_whose_length_overflows_is_still_finite() -> None:
+    weight = nn.Parameter(torch.zeros(4))
+    optimizer = NestedOptimizer([level("w", [weight], 1, SGD, lr=1e-30)])
+    weight.grad = torch.full_like(weight, 3e38)
+    optimizer.step()
+    assert weight.tolist() == pytest.approx([-3e8] * 4)
+    assert (optimizer.num_skipped, optimizer.num_steps) == (0, 1)
+
+
 def test_a_sum_that_leaves_the_range_of_the_weights_is_dropped() -> None:
     weight = nn.Parameter(torch.ones(3, dtype=torch.float16))
     optimizer = NestedOptimizer([level("w", [weight], 2, SGD, lr=1.0)])
