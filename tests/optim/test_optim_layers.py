@@ -105,12 +105,15 @@ def minimum(objective: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
     return point.detach()
 
 
-@pytest.mark.parametrize("erase", [1.0, 0.3])
+@pytest.mark.parametrize(("erase", "target"), [(1.0, "surprise"), (0.3, "surprise"), (1.0, "answer"), (0.3, "answer")])
 @pytest.mark.parametrize("kind", [kind for kind in LAYERS if "linear" in kind])
-def test_eq_54_56_112_120_implicit_dgd_minimises_its_proximal_objective(kind: str, erase: float) -> None:
-    """1/2 erase |W X^T|^2 - <W X^T, U^T> + 1/(2 eta) |W - W_t|^2, U by autograd at the output."""
+def test_eq_54_56_112_120_implicit_dgd_minimises_its_proximal_objective(kind: str, erase: float, target: Any) -> None:
+    """1/2 erase |W X^T|^2 - <W X^T, U^T> + 1/(2 eta) |W - W_t|^2, U by autograd at the output.
+
+    With the target "answer" the erase acts on (W - W_t) X^T; for erase 1 that is 1/2 |W X^T - (W_t X^T + U^T)|^2.
+    """
     module, x = layer(kind)
-    optimizer = DGD(module.parameters(), lr=0.7, module=module, reduction="sum", erase=erase)
+    optimizer = DGD(module.parameters(), lr=0.7, module=module, reduction="sum", erase=erase, target=target)
     answer = module(x)
     answer.retain_grad()
     answer.sin().sum().backward()
@@ -123,8 +126,8 @@ def test_eq_54_56_112_120_implicit_dgd_minimises_its_proximal_objective(kind: st
     optimizer.step()
 
     def objective(w: Tensor) -> Tensor:
-        y = rows @ w.T
-        return 0.5 * erase * y.square().sum() - (y * u).sum() + (w - start).square().sum() / 1.4
+        y, erased = rows @ w.T, rows @ (w - start if target == "answer" else w).T
+        return 0.5 * erase * erased.square().sum() - (y * u).sum() + (w - start).square().sum() / 1.4
 
     ours = module.weight.detach()
     if module.bias is not None:
@@ -163,13 +166,13 @@ def test_the_mean_divides_the_erase_by_the_rows() -> None:
     torch.testing.assert_close(by_mean.weight, by_sum.weight, **EXACT)
 
 
-@pytest.mark.parametrize("form", ["implicit", "explicit"])
-def test_an_embedding_is_a_linear_layer_on_one_hot_keys(form: str) -> None:
+@pytest.mark.parametrize("options", [{}, {"form": "explicit"}, {"target": "answer"}])
+def test_an_embedding_is_a_linear_layer_on_one_hot_keys(options: dict[str, Any]) -> None:
     table, linear = nn.Embedding(6, 3).double(), nn.Linear(6, 3, bias=False).double()
     linear.weight.data.copy_(table.weight.data.T)
     tokens = indices(3, 8)
-    one = DGD(table.parameters(), lr=0.5, module=table, form=form)
-    two = DGD(linear.parameters(), lr=0.5, module=linear, form=form)
+    one = DGD(table.parameters(), lr=0.5, module=table, **options)
+    two = DGD(linear.parameters(), lr=0.5, module=linear, **options)
     table(tokens).sin().mean().backward()
     linear(nn.functional.one_hot(tokens, 6).double()).sin().mean().backward()
     one.step()
@@ -193,6 +196,16 @@ def test_shrink_along_in_either_size_is_the_inverse(count: int, width: int) -> N
     matrix, rows = draw(2, 3, width), draw(2, count, width, seed=2)
     direct = matrix @ torch.linalg.inv(torch.eye(width).double() + 0.4 * rows.mT @ rows)
     torch.testing.assert_close(shrink_along(matrix, rows, rate=0.4), direct, **EXACT)
+
+
+@pytest.mark.parametrize("count", [3, 9])
+def test_shrink_along_inputs_so_large_that_rounding_hides_the_identity(count: int) -> None:
+    rows = (1e12 * torch.ones(count, 5, dtype=torch.float64) * torch.arange(1, count + 1)[:, None]).float()
+    answer = shrink_along(torch.ones(2, 5), rows, rate=1.0)
+    assert answer.isfinite().all()
+    assert answer.abs().max() < 0.1  # all of the matrix lies along the rows
+    across = torch.tensor([[1.0, -1.0, 0.0, 0.0, 0.0]])
+    torch.testing.assert_close(shrink_along(across, rows, rate=1.0), across, rtol=0, atol=0.1)
 
 
 def test_no_rate_makes_the_implicit_form_diverge_and_the_explicit_one_does() -> None:
@@ -294,11 +307,12 @@ def test_zero_grad_and_step_forget_what_was_gathered() -> None:
         assert gathered(optimizer.inputs) == [0]
 
 
-def test_inputs_that_are_not_finite_skip_the_step() -> None:
+@pytest.mark.parametrize("bad", [torch.inf, torch.nan, 1e30])
+def test_inputs_whose_squares_are_not_finite_skip_the_step(bad: float) -> None:
     module = nn.Linear(4, 3)
     optimizer = DGD(module.parameters(), lr=0.1, module=module)
     x = torch.ones(2, 4)
-    x[0, 0] = torch.inf
+    x[0, 0] = bad
     (0 * module(x)).nan_to_num().sum().backward()
     module.weight.grad.zero_()
     module.bias.grad.zero_()
@@ -312,6 +326,12 @@ def test_weight_and_bias_in_two_groups_are_refused() -> None:
     module = nn.Linear(4, 3)
     with pytest.raises(InputError, match="weight and bias in one group"):
         DGD([{"params": [module.weight]}, {"params": [module.bias]}], lr=0.1, module=module)
+
+
+def test_the_explicit_form_has_no_other_target() -> None:
+    module = nn.Linear(4, 3)
+    with pytest.raises(InputError, match="gradient descent"):
+        DGD(module.parameters(), lr=0.1, module=module, form="explicit", target="answer")
 
 
 def test_a_weight_trained_without_its_bias() -> None:

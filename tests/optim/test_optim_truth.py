@@ -346,8 +346,9 @@ def test_eq_75_m3_stable() -> None:
         if t % 3 == 0 and t:
             slow = 0.8 * slow + 0.2 * torch.stack(grads[t - 3 : t]).mean(0)
         fast = 0.9 * fast + 0.1 * grad
-        square = 0.99 * square + 0.01 * grad**2
-        move = (newton_schulz(fast) + 0.4 * newton_schulz(slow)) / ((square / (1 - 0.99 ** (t + 1))).sqrt() + 1e-8)
+        answer = newton_schulz(fast) + 0.4 * newton_schulz(slow)
+        square = 0.99 * square + 0.01 * answer**2
+        move = answer / ((square / (1 - 0.99 ** (t + 1))).sqrt() + 1e-8)
         weights = weights - 0.01 * 0.2 * move / move.square().mean().sqrt()
 
     def stable(p: list[nn.Parameter]) -> M3:

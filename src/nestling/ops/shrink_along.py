@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["shrink_along", "shrink_by_gram"]
+__all__ = ["shrink_along"]
 
 
 def shrink_along(matrix: Tensor, rows: Tensor, *, rate: float) -> Tensor:
@@ -24,16 +24,19 @@ def shrink_along(matrix: Tensor, rows: Tensor, *, rate: float) -> Tensor:
         [..., V, K]; the inputs are unchanged.
     """
     count, width = rows.shape[-2:]
+    gram = rate * (rows.mT @ rows if count >= width else rows @ rows.mT)
+    gram.diagonal(dim1=-2, dim2=-1).add_(1)
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    if bool(failed.any()):  # the squares are so large that rounding hides the identity
+        return _by_singular_values(matrix, rows, rate)
     if count >= width:
-        return shrink_by_gram(matrix, rows.mT @ rows, rate=rate)
-    inner = rate * (rows @ rows.mT)
-    inner.diagonal(dim1=-2, dim2=-1).add_(1)
-    factor = torch.linalg.cholesky(inner)
+        return torch.cholesky_solve(matrix.mT, factor).mT
     return matrix - rate * (torch.cholesky_solve(rows @ matrix.mT, factor).mT @ rows)
 
 
-def shrink_by_gram(matrix: Tensor, gram: Tensor, *, rate: float) -> Tensor:
-    """M (I + c A)^-1 for A = X^T X given as [..., K, K]."""
-    regularized = rate * gram
-    regularized.diagonal(dim1=-2, dim2=-1).add_(1)
-    return torch.cholesky_solve(matrix.mT, torch.linalg.cholesky(regularized)).mT
+def _by_singular_values(matrix: Tensor, rows: Tensor, rate: float) -> Tensor:
+    """M - M V diag(c s^2 / (1 + c s^2)) V^T, which squares nothing that is then subtracted."""
+    _, values, right = torch.linalg.svd(rows.double(), full_matrices=False)
+    share = rate * values.square() / (1 + rate * values.square())
+    wide = matrix.double()
+    return (wide - ((wide @ right.mT) * share.unsqueeze(-2)) @ right).to(matrix.dtype)

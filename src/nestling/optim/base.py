@@ -137,7 +137,7 @@ class MemoryOptimizer(torch.optim.Optimizer, ABC):
         lengths = torch._foreach_norm(grads) if grads else []
         self._lengths = {id(p): length for p, length in zip(params, lengths)}
         # The length of a finite gradient can overflow; only then is every entry looked at.
-        return _finite_numbers(lengths) or all_finite(grads)
+        return finite_numbers(lengths) or all_finite(grads)
 
     def _lengths_of(self, params: list[Tensor]) -> list[Tensor]:
         """|g| of each parameter's gradient in this step, measured once."""
@@ -175,12 +175,13 @@ def decay_weights(group: Group, params: list[Tensor]) -> None:
 
 
 def all_finite(tensors: Sequence[Tensor]) -> bool:
-    """Whether no entry is NaN or infinite; one wait for the device."""
+    """Whether no entry is NaN or infinite."""
     filled = [tensor for tensor in tensors if tensor.numel()]
-    return _finite_numbers(torch._foreach_norm(filled, float("inf")) if filled else [])
+    return finite_numbers(torch._foreach_norm(filled, float("inf")) if filled else [])
 
 
-def _finite_numbers(numbers: Sequence[Tensor]) -> bool:
+def finite_numbers(numbers: Sequence[Tensor]) -> bool:
+    """Whether none of these scalars is NaN or infinite; one wait for the device."""
     if not numbers:
         return True
     home = numbers[0].device

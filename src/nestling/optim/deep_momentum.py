@@ -18,39 +18,43 @@ from nestling.rules.losses import DOT_PRODUCT, L2, Loss
 
 __all__ = ["OBJECTIVES", "ROW", "DeepMomentum", "memory_gradients", "memory_read"]
 
-Objective = Literal["l2", "dot_product"]
-OBJECTIVES: dict[str, Loss] = {"l2": L2, "dot_product": DOT_PRODUCT}
+Objective = Literal["next", "l2", "dot_product"]
+OBJECTIVES: dict[str, Loss] = {"next": L2, "l2": L2, "dot_product": DOT_PRODUCT}
 ACTIVATION = "silu"
 
 
 class DeepMomentum(MemoryOptimizer):
-    """Gradient descent whose step is the answer of a small residual MLP to the present gradient.
+    """Gradient descent whose step is the answer of a small residual MLP, which learns what gradients come next.
 
-    memory     m(u) = u + W2 silu(W1 u), one for every parameter, shared by its rows; u a row of g / running rms
-    objective  l2: mean over rows of 1/2 |m(u) - gain u|^2;   dot_product: mean over rows of -<m(u), gain u>
+    key        u <- momentum u + (1 - momentum) g,   rows of u / r,   r the running root mean square of g
+    memory     m(u) = u + W2 silu(W1 u), one for every parameter, shared by its rows
+    objective  next: mean over rows of 1/2 |m(u_before) - g|^2     what it knew before should have said what came
+               l2: 1/2 |m(u) - gain u|^2;   dot_product: -<m(u), gain u>
     write      W_l <- alpha W_l - eta_l grad_l objective
     step       W <- W - lr m(u)      with the memory just written
 
-    Source: NL eq. 50; the memory is that of `rules.deep` (NL eq. 89).
+    Source: NL eq. 50, whose key is the present gradient: momentum 0 with "l2" or "dot_product". The memory is that of
+    `rules.deep` (NL eq. 89).
     Symbols: alpha is `retention`, eta `inner_lr`. Our memory answers the gradient itself, so the step subtracts it.
 
-    What the paper leaves open, as decided here. Linear momentum answers a gradient that never changes with
-    g / (1 - alpha); a gradient that it has not met before with g alone. The value `gain` u asks the same of the MLP:
-    directions that keep coming back are answered up to `gain` times, directions that are new, noise among them, once.
-    The residual makes the empty memory plain descent on the normalised gradient, so lr has the unit of AdamW's.
+    What the paper leaves open, as decided here. A memory shared by rows cannot hold a momentum for each of them, so a
+    linear momentum is its key. With "next" the memory learns along which directions that momentum foretells the
+    gradient: those are kept, directions that are noise are damped, directions that swing back are turned. The residual
+    makes the empty memory plain momentum, in units of the gradient's size, so lr has the unit of AdamW's.
     eta_l = inner_lr / (1 + c_l) with c_l an upper bound of the objective's curvature along map l
     (c_2 = mean |silu(W1 u)|^2, c_1 = |W2|^2 mean |u|^2), so that one inner rate suits every width.
 
     A parameter [out, ...] has rows of the rest; a vector is taken coordinate by coordinate, rows of width 1.
-    Memory: 2 * hidden numbers per column, and none per row.
+    Memory: the momentum, and 2 * hidden numbers per column.
 
     Args:
         params: parameters or groups.
         lr: >= 0.
         hidden: width of the memory, >= 1.
-        gain: >= 1, see above; 1 with "l2" is plain descent on the normalised gradient.
-        objective: "l2" or "dot_product". The latter knows no value that is large enough: keep retention below 1.
-        inner_lr: in [0, 1].
+        objective: "next", "l2" or "dot_product". The last knows no value that is large enough: keep retention below 1.
+        momentum: of the key, in [0, 1].
+        gain: >= 1, for "l2" and "dot_product".
+        inner_lr: in [0, 1]; 0 is momentum in units of the gradient's size.
         retention: alpha in [0, 1].
         norm_beta: in [0, 1), decay of the running mean of g^2 over the whole parameter.
         weight_decay: >= 0, decoupled.
@@ -61,6 +65,7 @@ class DeepMomentum(MemoryOptimizer):
         "lr": (0, math.inf),
         "hidden": (1, math.inf),
         "gain": (1, math.inf),
+        "momentum": (0, 1),
         "inner_lr": (0, 1),
         "retention": (0, 1),
         "norm_beta": (0, 1),
@@ -73,9 +78,10 @@ class DeepMomentum(MemoryOptimizer):
         lr: float = 1e-3,
         *,
         hidden: int = 32,
+        objective: Objective = "next",
+        momentum: float = 0.9,
         gain: float = 5.0,
-        objective: Objective = "l2",
-        inner_lr: float = 0.5,
+        inner_lr: float = 0.1,
         retention: float = 1.0,
         norm_beta: float = 0.95,
         weight_decay: float = 0.0,
@@ -87,6 +93,7 @@ class DeepMomentum(MemoryOptimizer):
             "lr": lr,
             "hidden": hidden,
             "gain": gain,
+            "momentum": momentum,
             "objective": objective,
             "inner_lr": inner_lr,
             "retention": retention,
@@ -98,22 +105,29 @@ class DeepMomentum(MemoryOptimizer):
 
     def _update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         decay_weights(group, params)
-        for p, scaled in zip(params, self._normalised(group, params, grads)):
-            rows = scaled.flatten(1) if p.ndim > 1 else scaled.view(-1, 1)
-            self._write(group, p, rows)
-            answer = memory_read(self._memory(group, p, rows), rows)
+        linear = self._buffers(params, "linear")
+        before, scales = [m.clone() for m in linear], self._scales(group, params)
+        torch._foreach_lerp_(linear, grads, 1 - group["momentum"])
+        for p, grad, old, new, scale in zip(params, grads, before, linear, scales):
+            row = (len(p), -1) if p.ndim > 1 else (-1, 1)
+            now = (new / scale).reshape(row)
+            if group["objective"] == "next":
+                self._write(group, p, (old / scale).reshape(row), (grad / scale).reshape(row))
+            else:
+                self._write(group, p, now, group["gain"] * now)
+            answer = memory_read(self._memory(group, p, now), now)
             p.add_(answer.view_as(p), alpha=-float(group["lr"]))
 
-    def _normalised(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
-        """g / running rms, bias-corrected."""
-        beta, lengths = group["norm_beta"], []
+    def _scales(self, group: Group, params: list[Tensor]) -> list[Tensor]:
+        """Running root mean square of each parameter's gradients, bias-corrected."""
+        beta, scales = group["norm_beta"], []
         for p, size in zip(params, self._lengths_of(params)):
             state = self.state[p]
             count = state["step"] = state.get("step", 0) + 1
             square = state.setdefault("mean_square", torch.zeros_like(size))
             square.mul_(beta).addcmul_(size, size, value=(1 - beta) / max(p.numel(), 1))
-            lengths.append((square / (1 - beta**count)).sqrt().clamp(min=torch.finfo(size.dtype).tiny))
-        return list(torch._foreach_div(grads, lengths))
+            scales.append((square / (1 - beta**count)).sqrt().clamp(min=torch.finfo(size.dtype).tiny))
+        return scales
 
     def _memory(self, group: Group, p: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The two maps of a parameter's memory, [F, K] and [K, F]; the second starts at 0."""
@@ -125,9 +139,8 @@ class DeepMomentum(MemoryOptimizer):
             state["first_map"], state["second_map"] = (_placed(weight[0, 0].to(p.device), p) for weight in maps)
         return state["first_map"], state["second_map"]
 
-    def _write(self, group: Group, p: Tensor, rows: Tensor) -> None:
+    def _write(self, group: Group, p: Tensor, rows: Tensor, values: Tensor) -> None:
         maps = self._memory(group, p, rows)
-        values = group["gain"] * rows
         gradients, curvatures = memory_gradients(maps, rows, values, OBJECTIVES[group["objective"]])
         for weight, gradient, curvature in zip(maps, gradients, curvatures):
             weight.mul_(group["retention"]).sub_(group["inner_lr"] / (1 + curvature) * gradient)
@@ -181,7 +194,7 @@ def memory_gradients(
 ROW = OptimizerRow(
     name="deep_momentum",
     optimizer=DeepMomentum,
-    summary="DMGD: the momentum is a small MLP that learns which gradients keep coming back",
-    update="m <- alpha m - eta grad L(m; g); W <- W - lr m(g)",
+    summary="DMGD: an MLP per parameter learns along which directions momentum foretells the gradient",
+    update="m <- alpha m - eta grad L(m; u, g); W <- W - lr m(u)",
     equations="NL 50",
 )

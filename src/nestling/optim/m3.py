@@ -26,17 +26,19 @@ class M3(MemoryOptimizer):
     """A continuum of two momenta: one written every step, one every `update_period` steps.
 
     printed    m1 <- m1 + b1 g;   V <- V + b2 g^2;   every f steps m2 <- m2 + b3 (sum of the last f gradients)
-               W <- W - lr (NS(m1) + a NS(m2)) / (sqrt V + eps)
-    stable     m1 <- b1 m1 + (1 - b1) g;   V <- b2 V + (1 - b2) g^2;   m2 <- b3 m2 + (1 - b3) mean of the last f
-               W <- W - lr 0.2 D / rms(D),   D = (NS(m1) + a NS(m2)) / (sqrt V + eps)
+               W <- W - lr D / (sqrt V + eps),   D = NS(m1) + a NS(m2)
+    stable     m1 <- b1 m1 + (1 - b1) g;   m2 <- b3 m2 + (1 - b3) mean of the last f;   V <- b2 V + (1 - b2) D^2
+               W <- W - lr 0.2 E / rms(E),   E = D / (sqrt V + eps)
 
     Source: NL eq. 75, Algorithm 1.
     Symbols: f is `update_period` in steps, a `slow_weight`, b1 b2 b3 `betas`.
 
-    The stable form is the default. As printed nothing decays: after t steps a new gradient is one part in t of m1, and
-    the step shrinks like 1 / sqrt t times the inverse size of the gradients, so its rate has the unit of a gradient
-    and a change of the loss's scale changes the run. The stable form rescales each step to a root mean square of 0.2,
-    as Muon with "match_rms_adamw", so one lr suits all three.
+    The stable form is the default, for three reasons. As printed nothing decays: after t steps a new gradient is one
+    part in t of m1. The step has the unit of an inverse gradient, so a change of the loss's scale changes the run.
+    And V of the gradient divides an answer that no longer has the gradient's size: entries with hardly any gradient,
+    which Newton-Schulz lifts to the size of the others, get steps that dwarf all else. So V is here the second moment
+    of the answer itself, as in AdaMuon (arXiv 2507.11005), and each step is rescaled to a root mean square of 0.2, as
+    in Muon with "match_rms_adamw".
 
     Parameters of fewer than two axes take Adam's step, as in Muon.
 
@@ -118,18 +120,19 @@ class M3(MemoryOptimizer):
         printed = group["form"] == "printed"
         if printed:
             torch._foreach_add_(fast, grads, alpha=first)
+            torch._foreach_addcmul_(squares, grads, grads, value=second)
         else:
             torch._foreach_lerp_(fast, grads, 1 - first)
+        answers = orthogonal(fast, steps=group["steps"], precision=group["precision"])
+        moves = torch._foreach_mul(slow_answers, group["slow_weight"])
+        torch._foreach_add_(moves, answers)
+        if not printed:
             torch._foreach_mul_(squares, second)
-        torch._foreach_addcmul_(squares, grads, grads, value=second if printed else 1 - second)
+            torch._foreach_addcmul_(squares, moves, moves, value=1 - second)
         scale = torch._foreach_sqrt(squares)
         if not printed:
             torch._foreach_div_(scale, [(1 - second**step) ** 0.5 for step in steps])
         torch._foreach_add_(scale, group["eps"])
-
-        answers = orthogonal(fast, steps=group["steps"], precision=group["precision"])
-        moves = torch._foreach_add(slow_answers, slow_answers, alpha=group["slow_weight"] - 1)
-        torch._foreach_add_(moves, answers)
         torch._foreach_div_(moves, scale)
         lr = float(group["lr"])
         if not printed:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nestling.errors import InputError
-from nestling.optim.base import Group, MemoryOptimizer, all_finite
+from nestling.optim.base import Group, MemoryOptimizer, finite_numbers
 from nestling.optim.layer_inputs import LayerInputs, WatchedLayer
 
 __all__ = ["WatchingOptimizer"]
@@ -49,7 +49,9 @@ class WatchingOptimizer(MemoryOptimizer):
         self.inputs.clear_gathered()
 
     def _usable(self, params: list[Tensor]) -> bool:
-        return super()._usable(params) and all_finite([key for watched in self.inputs for key in watched.gathered])
+        """Also whether the squares of all inputs are finite."""
+        lengths = torch._foreach_norm([key for watched in self.inputs for key in watched.gathered] or [torch.zeros(1)])
+        return super()._usable(params) and finite_numbers([length.square() for length in lengths])
 
     def _update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         slopes = {id(p): grad for p, grad in zip(params, grads)}
