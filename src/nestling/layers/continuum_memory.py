@@ -139,11 +139,14 @@ class ContinuumMemory(Memory[ContinuumState]):
         return min(period - place % period for place in state.position.tolist() for period in periods)
 
     def watch(self, state: ContinuumState) -> ContinuumState:
-        """The state with deltas that gradients can be taken of: new leaves in mode online, as they are in meta."""
+        """The state with deltas that gradients can be taken of: new leaves, or in mode meta new nodes of the graph.
+
+        Call it for every chunk: a gradient must not see that one delta has moved another one before.
+        """
 
         def watched(delta: Tensor) -> Tensor:
             if self.mode == "meta" and delta.requires_grad:
-                return delta
+                return delta.view_as(delta)
             return delta.detach().requires_grad_()
 
         return replace(state, delta=tuple(watched(delta) for delta in state.delta))
