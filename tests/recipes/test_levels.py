@@ -397,6 +397,17 @@ def test_models_from_hugging_face_files(tmp_path: Path) -> None:
         assert type(module).__name__ in ("LlamaForCausalLM", "LlamaModel")
 
 
+def test_models_from_the_cache_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    place = tmp_path / "models--owner--name"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("0123456789")
+    llama().save_pretrained(place / "snapshots" / "0123456789")
+    assert type(load_module("owner/name")).__name__ in ("LlamaForCausalLM", "LlamaModel")
+
+
 def test_models_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")

@@ -156,8 +156,10 @@ def _from_hub(model: str) -> nn.Module:
     _transformers()
     from huggingface_hub import try_to_load_from_cache  # which transformers brings
 
-    if not isinstance(try_to_load_from_cache(model, _CONFIG), str):
-        _check_hub(model)
+    cached = try_to_load_from_cache(model, _CONFIG)
+    if isinstance(cached, str):
+        return _from_config(cached)
+    _check_hub(model)
     return _from_config(model)
 
 
