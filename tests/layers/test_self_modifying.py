@@ -32,11 +32,11 @@ VARIANTS = {
     "longer chunks of the memory": {"memory_chunk_size": 6},
     "shorter chunks of the memory": {"memory_chunk_size": 3, "gradient": "anchor", "momentum": True},
 }
-KINDS = ("matrix",)
-EVERY = [
-    pytest.param({"kind": kind, **options}, id=f"{kind}: {name}")
-    for kind in KINDS
+KINDS = ("matrix", "mlp")
+EVERY = [pytest.param(options, id=name) for name, options in VARIANTS.items()] + [
+    pytest.param({"kind": "mlp", "hidden": 8, **options}, id=f"mlp, {name}")
     for name, options in VARIANTS.items()
+    if "gradient" not in options and name not in ("static value", "no convolution")
 ]
 
 
@@ -120,7 +120,7 @@ def test_chunk_size_one_is_equation_88(dgd):
 
 
 @pytest.mark.parametrize("options", EVERY)
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(cuts=st.lists(st.integers(0, LENGTHS[-1]), max_size=4))
 def test_any_split_is_the_whole(options, cuts):
     layer, x = make(**options), tokens()
@@ -232,12 +232,15 @@ HOSTILE = {
 }
 
 
-# Plain gradient descent at an anchor diverges when chunk_size * eta exceeds 2; the others must not.
+# Plain gradient descent at an anchor is left out: it diverges when chunk_size * eta exceeds 2.
+HARDY = ("implicit", "explicit", "printed", "momentum", "no DGD", "mlp, implicit", "mlp, momentum", "mlp, explicit")
+
+
 @pytest.mark.parametrize("hostile", HOSTILE)
-@pytest.mark.parametrize("options", [case for case in EVERY if "no DGD, anchored" not in str(case.id)])
+@pytest.mark.parametrize("options", [case for case in EVERY if case.id in HARDY])
 def test_hostile_tokens_give_no_nan(options, hostile):
-    layer = make(torch.float32, **{**options, "limit": 4.0, "memory_chunk_size": None}, chunk_size=32, head_dim=8)
-    x = HOSTILE[hostile](tokens(torch.float32, length=300)).requires_grad_()
+    layer = make(torch.float32, **{**options, "chunk_size": 32, "head_dim": 8, "span": 1e3})
+    x = HOSTILE[hostile](tokens(torch.float32, length=160)).requires_grad_()
     y, state = layer(x)
     y.mean().backward()
     assert y.isfinite().all()

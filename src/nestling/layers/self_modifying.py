@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nestling.errors import InputError, UnknownNameError
 from nestling.layers.self_modifying_matrix import MatrixMemories
+from nestling.layers.self_modifying_mlp import MlpMemories
 from nestling.layers.self_modifying_options import Options, token_rates
 from nestling.layers.self_modifying_state import SelfModifyingState
 from nestling.layers.short_convolution import ShortConvolution, convolve
@@ -19,7 +21,7 @@ from nestling.memory.state import Weights
 # Its logarithm must be finite.
 SMALLEST_MOMENTUM = 1e-6
 
-KINDS = {"matrix": MatrixMemories}
+KINDS: dict[str, type[MatrixMemories | MlpMemories]] = {"matrix": MatrixMemories, "mlp": MlpMemories}
 
 
 class SelfModifyingTitans(Memory[SelfModifyingState]):
@@ -52,6 +54,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         num_heads: H.
         head_dim: K; None is dim / num_heads.
         kind: "matrix" or "mlp" (2-layer residual, NL 89).
+        hidden: width inside an mlp memory; None is 2 K.
         chunk_size: tokens that share one anchor of the projections, >= 1.
         memory_chunk_size: the same for the memory that is read; None is chunk_size.
         dgd: "implicit", "explicit" (as printed) or "off".
@@ -73,6 +76,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         num_heads: int,
         head_dim: int | None = None,
         kind: str = "matrix",
+        hidden: int | None = None,
         chunk_size: int = 64,
         memory_chunk_size: int | None = None,
         dgd: str = "implicit",
@@ -108,6 +112,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         self.memories = KINDS[kind](
             num_heads=num_heads,
             width=self.head_dim,
+            hidden=hidden,
             how=self.how,
             two_anchors=self.chunk_sizes[0] != self.chunk_sizes[1],
             generator=torch.Generator().manual_seed(seed),
@@ -122,6 +127,11 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
             ShortConvolution(dim=self.width, width=conv_width) if convolved and static_query else None
         )
         self.output = nn.Linear(self.width, dim, bias=False)
+        with torch.no_grad():
+            # Views of length about 1, the length of keys; answers of a residual memory have it too.
+            self.input.weight[: self.width].mul_((3 / self.head_dim) ** 0.5)
+            if kind == "mlp":
+                self.output.weight.mul_(self.head_dim**0.5)
 
     def initial_state(self, batch: int) -> SelfModifyingState:
         """The learned memories in every row."""
@@ -155,7 +165,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
             momentum = torch.sigmoid(logits.to(dtype)).clamp(min=SMALLEST_MOMENTUM).mT.reshape(-1, length)
         steps = _steps(length, state.position.tolist(), self.chunk_sizes)
         lengths = [step for step, _ in steps]
-        maps = self.memories.maps(batch, dtype)
+        maps: Any = self.memories.maps(batch, dtype)
         bias = _rows(self.rate_bias.unsqueeze(1).to(dtype), batch)
         taps = None if self.taps is None else _rows(self.taps.to(dtype), batch)
         memory, anchor, surprise = (

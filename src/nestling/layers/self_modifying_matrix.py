@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from nestling.errors import InputError
 from nestling.layers.self_modifying_options import Options, Rates, limited, shares
 from nestling.memory.base import state_dtype
 from nestling.memory.state import Weights
@@ -45,15 +46,25 @@ class MatrixMemories(nn.Module):
     Args:
         num_heads: H.
         width: K, of keys and values.
+        hidden: must be None.
         how: the options.
         two_anchors: whether the memory that is read has a chunk size of its own.
         generator: of the initial memories.
     """
 
     def __init__(
-        self, *, num_heads: int, width: int, how: Options, two_anchors: bool, generator: torch.Generator
+        self,
+        *,
+        num_heads: int,
+        width: int,
+        hidden: int | None,
+        how: Options,
+        two_anchors: bool,
+        generator: torch.Generator,
     ) -> None:
         super().__init__()
+        if hidden is not None:
+            raise InputError(f"hidden: expected None for matrix memories, got {hidden}: it is the width inside an mlp")
         self.num_heads, self.width, self.how = num_heads, width, how
         self.num_factors = 2 if two_anchors else 1
         self.surprise_limit: float | None = None
@@ -62,8 +73,6 @@ class MatrixMemories(nn.Module):
             return nn.Parameter(scale * torch.randn(num_heads, rows, width, generator=generator))
 
         self.initial = nn.ParameterDict({name: normal(width, width**-0.5) for name in how.vectors})
-        with torch.no_grad():
-            self.initial["value"].mul_(width**-0.5)
         self.initial["rates"] = normal(len(how.rates), 0.1 * width**-0.5)
         self.initial["memory"] = normal(width, 1.0)
 
