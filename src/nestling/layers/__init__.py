@@ -5,15 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from nestling.layers.neural_memory import NeuralMemory
 from nestling.layers.self_modifying import SelfModifyingTitans
 from nestling.layers.self_modifying_state import SelfModifyingState
 from nestling.layers.short_convolution import ShortConvolution
+from nestling.layers.titans import MemoryAsContext, MemoryAsGate, MemoryAsLayer, TitansState
 from nestling.memory import MEMORIES, Memory
 
-__all__ = ["MIXERS", "SelfModifyingState", "SelfModifyingTitans", "ShortConvolution"]
+__all__ = [
+    "MIXERS",
+    "MemoryAsContext",
+    "MemoryAsGate",
+    "MemoryAsLayer",
+    "NeuralMemory",
+    "SelfModifyingState",
+    "SelfModifyingTitans",
+    "ShortConvolution",
+    "TitansState",
+]
 
 # Every mixer is made as MIXERS[name](dim=..., num_heads=..., ...) and called as y, state = mixer(x, state).
 MIXERS: dict[str, Callable[..., Memory[Any]]] = {
     **MEMORIES,
     "self_modifying": SelfModifyingTitans,
+    "titans": NeuralMemory,
+    "titans_mac": MemoryAsContext,
+    "titans_mag": MemoryAsGate,
+    "titans_mal": MemoryAsLayer,
 }
