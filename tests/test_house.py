@@ -22,7 +22,20 @@ from nestling.streams import STREAMS
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 README = (ROOT / "README.md").read_text()
-ROOMS = ("layers", "learners", "memory", "metrics", "optim", "recipes", "recipes.bench", "recipes.levels", "rules", "streams")
+ROOMS = (
+    "layers",
+    "learners",
+    "memory",
+    "metrics",
+    "models",
+    "models.hope",
+    "optim",
+    "recipes",
+    "recipes.bench",
+    "recipes.levels",
+    "rules",
+    "streams",
+)
 FENCE = re.compile(r"(?:^<!-- (?P<mark>[^>]+) -->\n)?^```(?P<kind>\w+)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -62,7 +75,15 @@ def test_exported_names_exist(room: str) -> None:
 
 
 def test_the_package_exports_what_it_names_and_nothing_by_accident() -> None:
-    assert sorted(nestling.__all__) == ["LearnResult", "__version__", "learn", "levels"]
+    assert sorted(nestling.__all__) == [
+        "HopeConfig",
+        "HopeForCausalLM",
+        "HopeModel",
+        "LearnResult",
+        "__version__",
+        "learn",
+        "levels",
+    ]
     assert set(nestling.__all__) <= set(dir(nestling))
     assert nestling.learn is importlib.import_module("nestling.recipes").learn
     assert nestling.LearnResult is LearnResult

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nestling.models import register_when_imported
+
 if TYPE_CHECKING:
+    from nestling.models.hope import HopeConfig as HopeConfig
+    from nestling.models.hope import HopeForCausalLM as HopeForCausalLM
+    from nestling.models.hope import HopeModel as HopeModel
     from nestling.recipes.learn import learn as learn
     from nestling.recipes.levels import levels as levels
     from nestling.recipes.results import LearnResult as LearnResult
 
 __version__ = "0.1.0"
-__all__ = ["LearnResult", "__version__", "learn", "levels"]
+__all__ = ["HopeConfig", "HopeForCausalLM", "HopeModel", "LearnResult", "__version__", "learn", "levels"]
+
+register_when_imported()
 
 
 def __getattr__(name: str) -> Any:
@@ -27,6 +34,10 @@ def __getattr__(name: str) -> Any:
         from nestling.recipes.results import LearnResult
 
         return LearnResult
+    if name in ("HopeConfig", "HopeForCausalLM", "HopeModel"):
+        from nestling.models import hope
+
+        return getattr(hope, name)
     raise AttributeError(f"module 'nestling' has no attribute {name!r}")
 
 

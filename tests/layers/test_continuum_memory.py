@@ -71,7 +71,7 @@ def explicit_row(memory, x):
         if previous is not None:
             for number, mlp in enumerate(mlps):
                 slow = answer(mlp, [0.0] * len(zeros[number]), previous[number])
-                view = memory.targets[number].weight @ inputs[number]
+                view = memory.targets[number] @ inputs[number]
                 error = answer(mlp, delta[number], previous[number]) - slow - view
                 found = torch.autograd.grad(error.square().sum() / 2, delta[number], create_graph=True)
                 own[number] = [a + b for a, b in zip(own[number], found)]
@@ -187,7 +187,7 @@ def test_online_has_no_gradient_through_the_moves_but_one_through_the_reading():
     assert grad[:, :9].abs().max() == 0
     assert grad[:, 9].abs().max() > 0
     trained = [name for name, parameter in memory.named_parameters() if parameter.requires_grad]
-    assert trained == [name for name, _ in memory.named_parameters() if name.startswith("mlps")]
+    assert trained == [f"mlps.{number}.{name}.weight" for number in range(3) for name in ("gate", "up", "down")]
     y.sum().backward()
     assert all(parameter.grad.abs().max() > 0 for parameter in memory.mlps.parameters())
 
@@ -282,7 +282,7 @@ def test_two_hand_worked_tokens():
     with torch.no_grad():
         memory.mlps[0].up.weight.fill_(2)
         memory.mlps[0].down.weight.fill_(3)
-        memory.targets[0].weight.fill_(5)
+        memory.targets[0].fill_(5)
     y, state = memory(torch.ones(1, 3, 1, dtype=torch.float64))
     near(y.flatten(), torch.tensor([6.0, 6.0, 6.665], dtype=torch.float64))
     near(state.delta[0].item(), 0.15)

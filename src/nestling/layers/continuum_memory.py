@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nestling.errors import InputError, ShapeError
 from nestling.layers.continuum_moves import gathered, move
@@ -92,11 +93,11 @@ class ContinuumMemory(Memory[ContinuumState]):
         )
         mixed = variant == "independent" and count > 1
         self.aggregate = nn.Parameter(torch.full((count, dim), 1 / count)) if mixed else None
-        moves, meta = mode != "static", mode == "meta"
-        self.log_gain = nn.Parameter(torch.zeros(count, 3 if gated else 2), requires_grad=meta) if moves else None
-        self.targets = None
-        if moves and objective == "local":
-            self.targets = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in range(count)).requires_grad_(meta)
+        self.log_gain, self.targets = None, None
+        if mode != "static":
+            self._learned("log_gain", torch.zeros(count, 3 if gated else 2))
+            if objective == "local":
+                self._learned("targets", torch.empty(count, dim, dim).uniform_(-(dim**-0.5), dim**-0.5))
 
     @property
     def learns(self) -> bool:
@@ -180,6 +181,14 @@ class ContinuumMemory(Memory[ContinuumState]):
         state = replace(state, position=state.position + num_tokens)
         return self._move(gathered(state, tuple(gradients))) if self.learns else state
 
+    def _learned(self, name: str, value: Tensor) -> None:
+        """A parameter in mode meta; a fixed number of the module in mode online, where nothing trains it."""
+        delattr(self, name)
+        if self.mode == "meta":
+            self.register_parameter(name, nn.Parameter(value))
+        else:
+            self.register_buffer(name, value)
+
     @property
     def _num_maps(self) -> int:
         return len(self._mlp(0).maps)
@@ -235,18 +244,18 @@ class ContinuumMemory(Memory[ContinuumState]):
 
     def _surprise(self, number: int, seen: Pass, state: ContinuumState) -> Weights:
         """Gradient of the local objective of one level, summed over the pairs that end in a piece."""
-        assert self.targets is not None
+        assert isinstance(self.targets, Tensor)
         mlp, delta = self._mlp(number), self._of(state.delta, number)
         before = mlp.read(state.last[number].to(seen.inputs.dtype), delta)
         keys = seen.behind(before)
-        error = keys.answer - mlp.slow_answer(keys) - self.targets[number](seen.inputs)
+        error = keys.answer - mlp.slow_answer(keys) - F.linear(seen.inputs, self.targets[number].to(seen.inputs.dtype))
         paired = torch.ones_like(error[..., :1])
         paired[:, 0] = (state.position > 0).unsqueeze(-1)  # the first token of a context follows nothing
         return mlp.gradient(keys, error * paired, delta)
 
     def _move(self, state: ContinuumState) -> ContinuumState:
         """Change the levels whose chunk has ended, row by row."""
-        assert self.log_gain is not None
+        assert isinstance(self.log_gain, Tensor)
         with torch.no_grad() if self.mode == "online" else nullcontext():
             eta = self.inner_rate * self.log_gain.exp()
             return move(state, eta, self.schedule.levels, nested=self.variant == "nested", limit=self.limit)

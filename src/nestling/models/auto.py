@@ -1,0 +1,80 @@
+"""Our models become known to AutoConfig and AutoModel when transformers' tables are imported, not before.
+
+Importing transformers takes seconds, and most of what nestling does needs none of it. So `import nestling` only leaves
+word: once Python has loaded transformers' table of configurations (or of models), ours are added to it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+__all__ = ["register_when_imported"]
+
+CONFIGURATIONS = "transformers.models.auto.configuration_auto"
+MODELS = "transformers.models.auto.modeling_auto"
+
+
+def register_when_imported() -> None:
+    """Leave word, once; or add our models at once where the tables are loaded already."""
+    for name, register in ((CONFIGURATIONS, _register_configuration), (MODELS, _register_models)):
+        if name in sys.modules:
+            _attempt(register)
+        elif not any(isinstance(finder, _Watch) and finder.name == name for finder in sys.meta_path):
+            sys.meta_path.insert(0, _Watch(name, register))
+
+
+class _Watch:
+    """A finder that finds nothing itself: it lets the others find one module, and acts after that is loaded."""
+
+    def __init__(self, name: str, action: Callable[[], None]) -> None:
+        self.name, self.action = name, action
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        del path, target
+        if fullname != self.name:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is None or spec.loader is None:
+            return spec
+        load = spec.loader.exec_module
+
+        def load_and_act(module: ModuleType) -> None:
+            load(module)
+            _attempt(self.action)
+
+        spec.loader.exec_module = load_and_act
+        return spec
+
+
+def _attempt(register: Callable[[], None]) -> None:
+    """A transformers that ours do not fit must stay usable without them."""
+    try:
+        register()
+    except (ImportError, AttributeError) as error:
+        warnings.warn(f"nestling's models are not known to transformers' Auto classes: {error}", stacklevel=2)
+
+
+def _register_configuration() -> None:
+    from transformers.models.auto.configuration_auto import AutoConfig
+
+    from nestling.models.hope.config import HopeConfig
+
+    AutoConfig.register("hope", HopeConfig, exist_ok=True)
+
+
+def _register_models() -> None:
+    from transformers.models.auto.modeling_auto import AutoModel, AutoModelForCausalLM
+
+    from nestling.models.hope.config import HopeConfig
+    from nestling.models.hope.model import HopeForCausalLM, HopeModel
+
+    AutoModel.register(HopeConfig, HopeModel, exist_ok=True)
+    AutoModelForCausalLM.register(HopeConfig, HopeForCausalLM, exist_ok=True)
