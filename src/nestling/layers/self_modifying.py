@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nestling.errors import InputError, UnknownNameError
+from nestling.layers.self_modifying_fused import FusedChunk
 from nestling.layers.self_modifying_matrix import MatrixMemories
 from nestling.layers.self_modifying_mlp import MlpMemories
 from nestling.layers.self_modifying_options import Options, token_rates
 from nestling.layers.self_modifying_state import SelfModifyingState
-from nestling.layers.short_convolution import ShortConvolution, convolve
+from nestling.layers.short_convolution import convolve
 from nestling.memory.base import Memory, state_dtype, unit
 from nestling.memory.state import Weights
 
@@ -108,7 +110,6 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
             limit=limit,
         )
         self.conv_width, self.width = conv_width, num_heads * self.head_dim
-        self.columns = len(self.how.vectors) * self.head_dim
         self.memories = KINDS[kind](
             num_heads=num_heads,
             width=self.head_dim,
@@ -122,9 +123,9 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         self.momentum = nn.Linear(dim, num_heads) if momentum else None
         self.rate_bias = nn.Parameter(_rate_bias(num_heads, self.head_dim, span, self.how))
         convolved = conv_width > 1
-        self.taps = _identity_taps(num_heads, conv_width, self.columns) if convolved else None
-        self.query_convolution = (
-            ShortConvolution(dim=self.width, width=conv_width) if convolved and static_query else None
+        self.taps = _identity_taps(num_heads, conv_width, 3 * self.head_dim) if convolved else None
+        self.is_fused = (
+            kind == "matrix" and convolved and self.chunk_sizes[0] == self.chunk_sizes[1] and self.how.is_plain
         )
         self.output = nn.Linear(self.width, dim, bias=False)
         with torch.no_grad():
@@ -136,13 +137,12 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
     def initial_state(self, batch: int) -> SelfModifyingState:
         """The learned memories in every row."""
         memory = self.memories.start(batch)
-        shape = (batch, self.num_heads, self.conv_width - 1, self.columns)
+        shape = (batch, self.num_heads, self.conv_width - 1, 3 * self.head_dim)
         return SelfModifyingState(
             memory=memory,
             anchor=memory,
             position=torch.zeros(batch, 2, dtype=torch.int64),
             tail=memory[0].new_zeros(shape),
-            query_tail=None if self.query_convolution is None else self.query_convolution.initial_state(batch),
             surprise=tuple(torch.zeros_like(weight) for weight in memory) if self.how.momentum else (),
         )
 
@@ -152,17 +152,18 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         logits = None if self.momentum is None else self.momentum(x)
         with torch.autocast(x.device.type, enabled=False):
             answers, state = self._run(mapped, logits, state)
-        return self.output(answers.to(x.dtype)), state
+            weight = self.memories.fold(self.output.weight)
+        return F.linear(answers.to(x.dtype), weight.to(x.dtype)), state
 
     def _run(
         self, mapped: Tensor, logits: Tensor | None, state: SelfModifyingState
     ) -> tuple[Tensor, SelfModifyingState]:
-        """From W_in x, W_q x and the logits of the momentum to the memory's answers [B, T, H K], chunk by chunk."""
+        """From W_in x, W_q x and the logits of the momentum to what memories find [B, T, H K], chunk by chunk."""
         (batch, length), dtype = mapped.shape[:2], state_dtype(self.rate_bias)
-        view, query, query_tail = self._views(mapped.to(dtype), state)
         momentum = None
         if logits is not None:
             momentum = torch.sigmoid(logits.to(dtype)).clamp(min=SMALLEST_MOMENTUM).mT.reshape(-1, length)
+        view, *query = (self._by_head(part) for part in mapped.to(dtype).split(self.width, dim=-1))
         steps = _steps(length, state.position.tolist(), self.chunk_sizes)
         lengths = [step for step, _ in steps]
         maps: Any = self.memories.maps(batch, dtype)
@@ -172,40 +173,39 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
             tuple(weight.flatten(0, 1) for weight in weights)
             for weights in (state.memory, state.anchor, state.surprise)
         )
-        tail, found = state.tail.flatten(0, 1), []
-        parts = zip(*(_split(part, lengths) for part in (view, query, momentum)), steps)
+        tail, found, aligned = state.tail.flatten(0, 1), [], not state.position.any()
+        parts = zip(*(_split(part, lengths) for part in (view, query[0] if query else None, momentum)), steps)
         for z, q, mu, (_, position) in parts:
-            vectors, rates = self.memories.project(z, anchor, maps).split((self.columns, bias.shape[-1]), dim=-1)
-            if taps is not None:
-                vectors, tail = convolve(vectors, tail, taps)
-            key, value, *made = vectors.split(self.head_dim, dim=-1)
-            q = unit(made[0]) if q is None else q
-            tokens = (q, unit(key), value, token_rates(rates + bias, mu, self.how))
-            answer, memory, surprise = self.memories.write(*tokens, memory, anchor, surprise)
-            anchor = self._move_anchor(anchor, memory, position)
+            if aligned and self.is_fused:
+                fixed = (self.how.dgd, self.how.limit)
+                answer, after, tail = FusedChunk.apply(z, q, memory[0].mT, maps.adaptive, bias, taps, tail, *fixed)
+                memory = (after.mT,)
+            else:
+                raw = self.memories.project(z, anchor, maps)
+                key, value, q, rates = self._parts(raw, q)
+                if taps is not None:
+                    vectors, tail = convolve(torch.cat([key, q, value], dim=-1), tail, taps)
+                    key, q, value = vectors.split(self.head_dim, dim=-1)
+                tokens = (unit(q), unit(key), value, token_rates(rates + bias, mu, self.how))
+                answer, memory, surprise = self.memories.write(*tokens, memory, anchor, surprise)
+            aligned, anchor = not any(map(any, position)), self._move_anchor(anchor, memory, position)
             found.append(answer)
         answers = torch.cat(found, dim=1) if found else view
-        answers = self.memories.answer(answers.unflatten(0, (batch, -1)).transpose(1, 2))
         memory, anchor, surprise = (
             tuple(weight.unflatten(0, (batch, -1)) for weight in weights) for weights in (memory, anchor, surprise)
         )
         last = state.position if not steps else state.position.new_tensor(steps[-1][1])
-        after = SelfModifyingState(memory, anchor, last, tail.unflatten(0, (batch, -1)), query_tail, surprise)
-        return answers.flatten(2), after
+        after = SelfModifyingState(memory, anchor, last, tail.unflatten(0, (batch, -1)), surprise)
+        return answers.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2), after
+
+    def _parts(self, raw: Tensor, query: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Key, value, query and the logits of the rates of what was projected and, if it is static, the query."""
+        key, value, *made, rates = raw.split([self.head_dim] * len(self.how.vectors) + [len(self.how.rates)], dim=-1)
+        return key, value, made[0] if query is None else query, rates
 
     def named_memories(self, state: SelfModifyingState) -> dict[str, Weights]:
         """The weights of every memory of a state by name (key, value, eta, alpha, memory), each [B, H, out, in]."""
         return self.memories.materialise(state.memory)
-
-    def _views(self, mapped: Tensor, state: SelfModifyingState) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """z [R, T, K], unit queries [R, T, K] or None when they are adaptive, and the tail of the queries."""
-        query, tail = None, None
-        if not self.how.adaptive_query:
-            query = mapped[..., self.width :]
-            if self.query_convolution is not None:
-                query, tail = self.query_convolution(query, state.query_tail)
-            query = unit(self._by_head(query))
-        return self._by_head(mapped[..., : self.width]), query, tail
 
     def _by_head(self, tokens: Tensor) -> Tensor:
         """[B, T, H K] to [R, T, K]."""

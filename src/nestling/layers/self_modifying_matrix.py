@@ -168,6 +168,7 @@ class MatrixMemories(nn.Module):
         chosen = ended[:, : self.num_factors].repeat_interleave(self.width, dim=1).unsqueeze(-1)
         return (torch.where(chosen, memory[0], anchor[0]),)
 
-    def answer(self, found: Tensor) -> Tensor:
-        """M_memory,0 (G q): [B, T, H, K] to the memory's answers [B, T, H, K]."""
-        return torch.einsum("bthk,hvk->bthv", found, self.initial["memory"].to(found.dtype))
+    def fold(self, output: Tensor) -> Tensor:
+        """The output map [D, H K] together with M_memory,0, for what is found is G q."""
+        weight = output.unflatten(1, (self.num_heads, -1)).transpose(0, 1)
+        return torch.bmm(weight, self.initial["memory"].to(weight.dtype)).transpose(0, 1).flatten(1)

@@ -194,9 +194,9 @@ class MlpMemories(nn.Module):
         chosen = (ended[:, rows].unsqueeze(-1), ended[:, nets, None, None])
         return tuple(map(torch.where, chosen, memory, anchor))
 
-    def answer(self, found: Tensor) -> Tensor:
-        """The answers are complete."""
-        return found
+    def fold(self, output: Tensor) -> Tensor:
+        """The output map as it is, for answers are complete."""
+        return output
 
     def _answers(self, x: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """M(x) of stacked memories: [R, C, K] to [R, nets, C, K]."""

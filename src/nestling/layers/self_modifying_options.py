@@ -57,6 +57,12 @@ class Options:
         return "query" in self.adaptive
 
     @property
+    def is_plain(self) -> bool:
+        """Whether `self_modifying_fused` computes these options."""
+        usual = self.gradient == "current" and self.read == "causal" and not self.momentum and self.weight_decay
+        return usual and set(self.adaptive) == {"key", "value", "eta", "alpha"}
+
+    @property
     def rates(self) -> tuple[str, ...]:
         """The rates that are projected from a token, in order."""
         return ("eta", "alpha") if self.weight_decay else ("eta",)

@@ -98,12 +98,9 @@ def _convolved(layer: SelfModifyingTitans, name: str, vector: Tensor, seen: dict
 
 def _taps(layer: SelfModifyingTitans, name: str) -> Tensor:
     """[W, H, K]."""
-    if name in layer.how.vectors:
-        assert layer.taps is not None
-        place = layer.how.vectors.index(name)
-        return layer.taps.transpose(0, 1).unflatten(-1, (-1, layer.head_dim))[:, :, place]
-    assert layer.query_convolution is not None
-    return layer.query_convolution.taps.unflatten(-1, (layer.num_heads, layer.head_dim))
+    assert layer.taps is not None
+    place = ("key", "query", "value").index(name)
+    return layer.taps.transpose(0, 1).unflatten(-1, (3, -1))[:, :, place]
 
 
 def _rates(layer: SelfModifyingTitans, anchors: Memories, view: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,8 +16,7 @@ class SelfModifyingState(State):
     memory:     the memories, see `MatrixMemories` and `MlpMemories`; first axes [B, H].
     anchor:     the same at the end of the last full chunk, where projections, targets and gradients are taken.
     position:   [B, 2] int64, tokens since the anchor of the projections, and of the memory that is read.
-    tail:       [B, H, W - 1, 2 K or 3 K], the last projected keys, values (and queries) for the short convolution.
-    query_tail: [B, W - 1, H K], the same for static queries; None when queries are adaptive.
+    tail:       [B, H, W - 1, 3 K], the last keys, queries and values before the short convolution.
     surprise:   momentum accumulators in the shapes of the memories, or empty.
     """
 
@@ -25,7 +24,6 @@ class SelfModifyingState(State):
     anchor: Weights
     position: Tensor
     tail: Tensor
-    query_tail: Tensor | None = None
     surprise: Weights = ()
 
     @property

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from nestling.errors import InputError
 
-__all__ = ["ShortConvolution", "convolve"]
+__all__ = ["ShortConvolution", "convolve", "convolve_backward", "convolve_forward"]
 
 
 def convolve(tokens: Tensor, tail: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
@@ -21,12 +24,44 @@ def convolve(tokens: Tensor, tail: Tensor, taps: Tensor) -> tuple[Tensor, Tensor
     Returns:
         y [..., T, D] and the tail after the last token. W = 1 with an empty tail is a gain per channel.
     """
-    width, length = taps.shape[-2], tokens.shape[-2]
-    seen = torch.cat([tail, tokens], dim=-2) if width > 1 else tokens
+    length = tokens.shape[-2]
+    seen = torch.cat([tail, tokens], dim=-2) if taps.shape[-2] > 1 else tokens
+    return _Convolve.apply(seen, taps), seen[..., length:, :]
+
+
+class _Convolve(torch.autograd.Function):
+    """y from all tokens seen [..., W - 1 + T, D]; by hand, for every slice would make a gradient of full length."""
+
+    @staticmethod
+    def forward(ctx: Any, seen: Tensor, taps: Tensor) -> Tensor:
+        ctx.save_for_backward(seen, taps)
+        return convolve_forward(seen, taps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (grad,), (seen, taps) = grads, ctx.saved_tensors
+        return convolve_backward(grad, seen, taps)
+
+
+def convolve_forward(seen: Tensor, taps: Tensor) -> Tensor:
+    """y [..., T, D] from all tokens seen [..., W - 1 + T, D]."""
+    length = seen.shape[-2] - taps.shape[-2] + 1
     y = seen[..., :length, :] * taps[..., :1, :]
-    for j in range(1, width):
-        y = torch.addcmul(y, seen[..., j : j + length, :], taps[..., j : j + 1, :])
-    return y, seen[..., length:, :]
+    for j in range(1, taps.shape[-2]):
+        y.addcmul_(seen[..., j : j + length, :], taps[..., j : j + 1, :])
+    return y
+
+
+def convolve_backward(grad: Tensor, seen: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of the tokens seen [..., W - 1 + T, D] and of the taps, from that of y [..., T, D]."""
+    length = grad.shape[-2]
+    grad_seen, grad_taps = torch.zeros_like(seen), []
+    for j in range(taps.shape[-2]):
+        now = slice(j, j + length)
+        grad_seen[..., now, :].addcmul_(grad, taps[..., j : j + 1, :])
+        grad_taps.append((grad * seen[..., now, :]).sum(-2, keepdim=True))
+    return grad_seen, torch.cat(grad_taps, dim=-2).sum_to_size(taps.shape)
 
 
 class ShortConvolution(nn.Module):

@@ -1,0 +1,203 @@
+"""One chunk of self-modifying matrix memories with its gradients by hand: few operations for the usual options.
+
+With S = G^T before the chunk, g_t the product of retentions up to t and D_ts = g_t / g_s (s <= t, else 0):
+
+    [k | v | rates] = (z S) W,   k, q, v <- conv(k, q, v),   k and q of length 1
+    (I + E) U = diag(w f) V S - diag(e g) K S,     E_ts = e_t D_ts k_t.k_s  for s < t
+    y = diag(g) Q S + (D * Q K^T) U,               S <- g_C S + (D_C * K)^T U
+
+w is what a write adds, e = erase / alpha, f <= 1 the limit of targets. The same function as `MatrixMemories.project` and
+`MatrixMemories.write` with gradients at the current memory, causal reads and no momentum. With eta the gate in (0, 1),
+
+    implicit  w = eta / (1 + eta |k|^2), e = 2 w;     explicit  w = alpha eta / 2, e = eta;     off  w = alpha eta, e = eta
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from nestling.layers.short_convolution import convolve_backward, convolve_forward
+from nestling.ops.unit_vectors import SMALLEST
+
+__all__ = ["FusedChunk"]
+
+# Retentions below exp(-80) count as exp(-80), so that differences of sums stay exact.
+LOWEST_LOG = -80.0
+# Products of retentions below exp(-60) count as exp(-60): denormal numbers are slow.
+LOWEST_SPAN = -60.0
+
+
+class FusedChunk(torch.autograd.Function):
+    """(view, query [R, C, K], S, W, bias, taps, tail, dgd, limit) -> (y, S, tail)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        view: Tensor,
+        query: Tensor,
+        state: Tensor,
+        maps: Tensor,
+        bias: Tensor,
+        taps: Tensor,
+        tail: Tensor,
+        dgd: str,
+        limit: float | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Answers before M_memory,0, the state and the tail after the chunk."""
+        rows, length, width = view.shape
+        seen_from = torch.bmm(view, state)
+        raw = torch.bmm(seen_from, maps)
+        raw_key, raw_value, logits = raw.split((width, width, 2), dim=-1)
+        seen = torch.cat([tail, torch.cat([raw_key, query, raw_value], dim=-1)], dim=1)
+        made = convolve_forward(seen, taps).view(rows, length, 3, width)
+        size = torch.linalg.vector_norm(made, dim=-1, keepdim=True).clamp_(min=SMALLEST)
+        size[:, :, 2] = 1
+        stacked = (made / size).transpose(1, 2).reshape(rows, 3 * length, width)
+        key = stacked[:, :length]
+
+        gate, log_alpha = _gates(logits + bias)
+        write, share = _write_and_share(gate, log_alpha, key, dgd)
+        total = log_alpha.cumsum(1)
+        start = total.clamp(min=LOWEST_SPAN).exp_()
+        decay = (total - total.mT).clamp_(min=LOWEST_SPAN, max=0).exp_().tril_()
+
+        read = torch.bmm(stacked, state)
+        target = read[:, 2 * length :]
+        factor = _factor(target, limit)
+        products = torch.bmm(stacked[:, : 2 * length], key.mT.contiguous())
+        lower, scores = products[:, :length].mul_(decay), products[:, length:].mul_(decay)
+        push = target * (write if factor is None else write * factor)
+        push.addcmul_(read[:, :length], share * start, value=-1)
+        push = torch.linalg.solve_triangular(lower * share, push, upper=False, unitriangular=True)
+        answer = torch.baddbmm(start * read[:, length : 2 * length], scores, push)
+        kept = key * decay[:, -1, :, None]
+        after = torch.baddbmm(state * start[:, -1:], kept.mT, push)
+        ctx.save_for_backward(
+            view, state, maps, taps, seen_from, seen, size, stacked, gate, log_alpha, write, share, start, decay, read,
+            products, push, factor,
+        )  # fmt: skip
+        ctx.dgd, ctx.limit = dgd, limit
+        return answer, after, seen[:, length:].clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Gradients of view, query, S, W, bias, taps and tail."""
+        (view, state, maps, taps, seen_from, seen, size, stacked, gate, log_alpha, write, share, start, decay, read,
+         products, push, factor) = ctx.saved_tensors  # fmt: skip
+        grad_answer, grad_after, grad_tail = grads
+        length, width = view.shape[1:]
+        key, target = stacked[:, :length], read[:, 2 * length :]
+        lower, scores = products[:, :length], products[:, length:]
+        last = decay[:, -1, :, None]
+        kept = key * last
+
+        # The triangular system: push = (I + E)^-1 right-hand side.
+        grad_push = torch.baddbmm(torch.bmm(scores.mT, grad_answer), kept, grad_after)
+        solved = torch.linalg.solve_triangular((lower * share).mT, grad_push, upper=True, unitriangular=True)
+        grad_products = torch.bmm(torch.cat([solved, grad_answer], dim=1), push.mT.contiguous())
+        grad_lower = grad_products[:, :length].tril_(-1).neg_()
+        grad_share = _dot(grad_lower, lower)
+        grad_share.addcmul_(_dot(solved, read[:, :length]), start, value=-1)
+        grad_lower.mul_(share)
+
+        # Decays, through the logarithms of their products.
+        reach = (grad_products * products).unflatten(1, (2, length)).sum(1)
+        grad_kept = torch.bmm(push, grad_after.mT.contiguous())
+        ends = _dot(grad_kept, kept)
+        grad_start = _dot(grad_answer, read[:, length : 2 * length])
+        grad_start.addcmul_(_dot(solved, read[:, :length]), share, value=-1)
+        grad_total = grad_start.mul_(start) + reach.sum(-1, keepdim=True) - reach.sum(1).unsqueeze(-1) - ends
+        grad_total[:, -1] += ends.sum(1) + start[:, -1] * (grad_after * state).sum((1, 2)).unsqueeze(-1)
+        grad_log = grad_total.flip(1).cumsum(1).flip(1)
+
+        # Products of keys and queries, and what the first state answered.
+        grad_products.view(-1, 2, length, length).mul_(decay.unsqueeze(1))
+        grad_stacked = torch.empty_like(stacked)
+        torch.bmm(grad_products, key, out=grad_stacked[:, : 2 * length])
+        grad_read = torch.cat([solved * (-share * start), grad_answer * start, torch.empty_like(target)], dim=1)
+        grad_write = _dot(solved, target)
+        if factor is None:
+            torch.mul(solved, write, out=grad_read[:, 2 * length :])
+        else:
+            shorten = grad_write * write * torch.where(factor < 1, factor * (factor / ctx.limit) ** 2, 0)
+            grad_read[:, 2 * length :] = solved * (write * factor) - target * shorten
+            grad_write = grad_write * factor
+        grad_stacked[:, 2 * length :] = 0
+        grad_stacked.baddbmm_(grad_read, state.mT.contiguous())
+        grad_state = torch.baddbmm(grad_after * start[:, -1:], stacked.mT, grad_read)
+        grad_key = grad_stacked[:, :length]
+        grad_key.addcmul_(grad_kept, last).baddbmm_(grad_products.mT, stacked[:, : 2 * length])
+
+        # Length 1, convolution, projections.
+        along = _dot(grad_stacked, stacked)
+        along[:, 2 * length :] = 0
+        grad_made = torch.addcmul(grad_stacked, stacked, along, value=-1).unflatten(1, (3, length)).transpose(1, 2)
+        grad_made = (grad_made / size).flatten(2)
+        grad_seen, grad_taps = convolve_backward(grad_made, seen, taps)
+        grad_seen[:, length:] += grad_tail
+        grad_logits = _grad_logits(gate, log_alpha, grad_write, grad_share, grad_log, ctx.dgd, write, key)
+        grad_key, grad_query, grad_value = grad_seen[:, taps.shape[1] - 1 :].split(width, dim=-1)
+        grad_raw = torch.cat([grad_key, grad_value, grad_logits], dim=-1)
+        grad_from = torch.bmm(grad_raw, maps.mT.contiguous())
+        grad_maps = torch.bmm(seen_from.mT, grad_raw)
+        grad_view = torch.bmm(grad_from, state.mT.contiguous())
+        grad_state.baddbmm_(view.mT, grad_from)
+        return (
+            grad_view, grad_query, grad_state, grad_maps,
+            grad_logits.sum(1, keepdim=True), grad_taps, grad_seen[:, : taps.shape[1] - 1], None, None,
+        )  # fmt: skip
+
+
+def _gates(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """eta's gate and log alpha, [R, C, 1] each."""
+    return torch.sigmoid(logits[..., :1]), F.logsigmoid(logits[..., 1:]).clamp_(min=LOWEST_LOG)
+
+
+def _write_and_share(gate: Tensor, log_alpha: Tensor, key: Tensor, dgd: str) -> tuple[Tensor, Tensor]:
+    """w and e, see above."""
+    if dgd == "implicit":
+        write = gate / (1 + gate * _dot(key, key))
+        return write, 2 * write
+    write = log_alpha.exp() * gate
+    return (0.5 * write if dgd == "explicit" else write), gate
+
+
+def _grad_logits(
+    gate: Tensor,
+    log_alpha: Tensor,
+    grad_write: Tensor,
+    grad_share: Tensor,
+    grad_log: Tensor,
+    dgd: str,
+    write: Tensor,
+    key: Tensor,
+) -> Tensor:
+    """Gradients of the logits of eta and alpha [R, C, 2]; keys have length 1 or 0, which no gradient changes."""
+    alpha = log_alpha.exp()
+    if dgd == "implicit":
+        grad_gate = (grad_write + 2 * grad_share) / (1 + gate * _dot(key, key)) ** 2
+    else:
+        half = 0.5 if dgd == "explicit" else 1.0
+        grad_gate = grad_share + half * alpha * grad_write
+        grad_log = grad_log + write * grad_write
+    grad_log = (grad_log * (1 - alpha)).masked_fill(log_alpha <= LOWEST_LOG, 0)
+    return torch.cat([grad_gate * gate * (1 - gate), grad_log], dim=-1)
+
+
+def _factor(target: Tensor, limit: float | None) -> Tensor | None:
+    """What brings targets down to the limit, [R, C, 1]; None when none is longer."""
+    if limit is None:
+        return None
+    size = torch.linalg.vector_norm(target, dim=-1, keepdim=True)
+    return limit / size.clamp_(min=limit)
+
+
+def _dot(left: Tensor, right: Tensor) -> Tensor:
+    """Inner product of the last axis, which stays with size 1."""
+    return (left * right).sum(-1, keepdim=True)
