@@ -60,7 +60,8 @@ class EraseWriteChunked(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Gradients of all inputs, segments in reverse order."""
         grad_output, grad_state = grads
-        inputs, boundaries, inverses = ctx.saved_tensors[:6], ctx.saved_tensors[6::2], ctx.saved_tensors[7::2]
+        saved = ctx.saved_tensors  # read once: checkpointing hands them out a single time
+        inputs, boundaries, inverses = saved[:6], saved[6::2], saved[7::2]
         query, dtype = inputs[0], grad_state.dtype
         results = tuple(None if tensor is None else torch.empty_like(tensor) for tensor in inputs)
         grad_t = grad_state.mT.reshape(-1, *grad_state.mT.shape[-2:]).contiguous()

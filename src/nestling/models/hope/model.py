@@ -34,6 +34,11 @@ class HopePreTrainedModel(PreTrainedModel):
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
     _is_stateful = True
 
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
+        """As for transformers' own models: custom code counts as loaded where a module has no tensor of its own."""
+        del is_custom_code
+        super()._initialize_weights(module)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Normal weights; mixers begin as they do by themselves. Loaded tensors are left alone by `init`."""
@@ -48,11 +53,19 @@ class HopePreTrainedModel(PreTrainedModel):
         elif isinstance(module, ContinuumMemory):
             self._init_continuum(module, std)
         elif isinstance(module, HopeBlock):
-            fresh = dict(make_mixer(self.config, module.layer).named_parameters())
-            for name, parameter in module.mixer.named_parameters():
-                init.copy_(parameter, fresh[name].to(parameter))
+            self._init_mixer(module)
         elif isinstance(module, HopeForCausalLM):
             init.normal_(module.lm_head.weight, std=std)
+
+    def _init_mixer(self, block: HopeBlock) -> None:
+        missing = {
+            name: parameter
+            for name, parameter in block.mixer.named_parameters()
+            if not getattr(parameter, "_is_hf_initialized", False)
+        }
+        fresh = dict(make_mixer(self.config, block.layer).named_parameters()) if missing else {}
+        for name, parameter in missing.items():
+            init.copy_(parameter, fresh[name].to(parameter))
 
     def _init_continuum(self, memory: ContinuumMemory, std: float) -> None:
         if memory.aggregate is not None:

@@ -72,7 +72,8 @@ def _read_chunk(
     deltas = [delta for _, state in cache.blocks for delta in cast(ContinuumState, state).delta] if moves else []
     logits = model(input_ids[:, first:end], past_key_values=cache).logits
     labels = input_ids[:, first + 1 : end + 1]
-    loss = F.cross_entropy(logits[:, : labels.shape[1]].float().mT, labels, reduction="none")
+    scores = logits[:, : labels.shape[1]].to(torch.promote_types(logits.dtype, torch.float32))
+    loss = F.cross_entropy(scores.mT, labels, reduction="none")
     if moves:
         inside = loss[:, : end - first - 1].sum()
         gradients = torch.autograd.grad(inside, deltas) if end - first > 1 else [torch.zeros_like(d) for d in deltas]
