@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -247,3 +248,25 @@ def test_a_missing_module_is_asked_for(name: str, problem: Make) -> None:
         OPTIMIZERS[name].build(case.model.parameters())
     with pytest.raises(InputError, match="at least one linear map"):
         OPTIMIZERS[name].build(case.model.parameters(), module=problem().model)
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if OPTIMIZERS[name].needs == "parameters"])
+def test_a_copy_keeps_state_and_count(name: str, problem: Make) -> None:
+    case = problem()
+    optimizer = case.build(name)
+    case.train(optimizer, 3)
+    optimizer.num_skipped = 2
+    for twin in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        assert twin.num_skipped == 2
+        mine, theirs = optimizer.state_dict()["state"], twin.state_dict()["state"]
+        assert mine.keys() == theirs.keys()
+        for index, entries in mine.items():
+            for key, value in entries.items():
+                assert torch.equal(torch.as_tensor(value), torch.as_tensor(theirs[index][key]))
+        twin.step()
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if OPTIMIZERS[name].needs == "module"])
+def test_what_watches_a_module_is_not_copied_alone(name: str, problem: Make) -> None:
+    with pytest.raises(InputError, match="state_dict"):
+        copy.deepcopy(problem().build(name))

@@ -34,6 +34,10 @@ class MemoryOptimizer(torch.optim.Optimizer, ABC):
         self._lengths: dict[int, Tensor] = {}
         super().__init__(params, defaults)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle keeps: all but what belongs to the step under way."""
+        return {**super().__getstate__(), "num_skipped": self.num_skipped, "_lengths": {}}
+
     @abstractmethod
     def _update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         """One update of the parameters of a group that have a gradient; all gradients are dense and finite."""

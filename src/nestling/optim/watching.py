@@ -28,6 +28,17 @@ class WatchingOptimizer(MemoryOptimizer):
         self.inputs = LayerInputs(module, [p for group in self.param_groups for p in group["params"]])
         self._check_groups()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Refused: a copy would watch nothing.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            f"{type(self).__name__} watches the layers of its module and cannot be copied or pickled alone: build it on "
+            "the copied module and load this one's state_dict()"
+        )
+
     def _check_groups(self) -> None:
         where = {id(p): number for number, group in enumerate(self.param_groups) for p in group["params"]}
         for watched in self.inputs:
