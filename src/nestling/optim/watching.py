@@ -35,8 +35,8 @@ class WatchingOptimizer(MemoryOptimizer):
             InputError: always.
         """
         raise InputError(
-            f"{type(self).__name__} watches the layers of its module and cannot be copied or pickled alone: build it on "
-            "the copied module and load this one's state_dict()"
+            f"{type(self).__name__} watches the layers of its module and cannot be copied or pickled alone: "
+            "build it on the copied module and load this one's state_dict()"
         )
 
     def _check_groups(self) -> None:
