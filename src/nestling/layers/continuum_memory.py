@@ -205,6 +205,14 @@ class ContinuumMemory(Memory[ContinuumState]):
         """The weights of one level."""
         return weights[number * self._num_maps : (number + 1) * self._num_maps]
 
+    def _delta(self, state: ContinuumState, number: int) -> Weights | None:
+        """What a level has moved; None where no row has come to its first change and nobody watches it."""
+        delta = self._of(state.delta, number)
+        period = self.schedule.levels[number].update_period
+        if delta[0].requires_grad or bool((state.position >= period).any()):
+            return delta
+        return None
+
     def _cuts(self, places: list[int], length: int) -> list[int]:
         """Where tokens of this call must be cut, so that no level of any row changes within a piece; and the end."""
         found = {length} - {0}
@@ -220,7 +228,7 @@ class ContinuumMemory(Memory[ContinuumState]):
             if self.mode == "static":
                 answer = mlp(reached)
             else:
-                passes.append(mlp.read(reached, self._of(state.delta, number)))
+                passes.append(mlp.read(reached, self._delta(state, number)))
                 answer = passes[-1].answer
             if self.aggregate is not None:
                 answer = answer * self.aggregate[number].to(answer.dtype)
@@ -243,15 +251,17 @@ class ContinuumMemory(Memory[ContinuumState]):
         return gathered(state, tuple(found))
 
     def _surprise(self, number: int, seen: Pass, state: ContinuumState) -> Weights:
-        """Gradient of the local objective of one level, summed over the pairs that end in a piece."""
+        """Gradient of the local objective of one level, summed over the pairs that end in a piece.
+
+        The first token of a context comes after an input of zeros, whose gradient is zero: no map has a bias.
+        """
         assert isinstance(self.targets, Tensor)
-        mlp, delta = self._mlp(number), self._of(state.delta, number)
+        mlp, delta = self._mlp(number), self._delta(state, number)
         before = mlp.read(state.last[number].to(seen.inputs.dtype), delta)
         keys = seen.behind(before)
-        error = keys.answer - mlp.slow_answer(keys) - F.linear(seen.inputs, self.targets[number].to(seen.inputs.dtype))
-        paired = torch.ones_like(error[..., :1])
-        paired[:, 0] = (state.position > 0).unsqueeze(-1)  # the first token of a context follows nothing
-        return mlp.gradient(keys, error * paired, delta)
+        correction = 0.0 if delta is None else keys.answer - mlp.slow_answer(keys)
+        error = correction - F.linear(seen.inputs, self.targets[number].to(seen.inputs.dtype))
+        return mlp.gradient(keys, error, delta, state.gathered[0].dtype)
 
     def _move(self, state: ContinuumState) -> ContinuumState:
         """Change the levels whose chunk has ended, row by row."""

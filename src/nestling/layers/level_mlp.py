@@ -80,14 +80,17 @@ class LevelMLP(nn.Module):
         """y [..., D] of x [..., D]."""
         return self.down(self._hidden(tuple(linear(x) for linear in self.maps[:-1])))
 
-    def read(self, x: Tensor, delta: Weights) -> Pass:
+    def read(self, x: Tensor, delta: Weights | None) -> Pass:
         """Answer with the weights W + delta of every row.
 
         Args:
             x: [B, T, D].
-            delta: per map [B, out, in].
+            delta: per map [B, out, in]; None is 0.
         """
         slow = tuple(linear(x) for linear in self.maps[:-1])
+        if delta is None:
+            hidden = self._hidden(slow)
+            return Pass(x, slow, slow, hidden, self.down(hidden))
         below = tuple(part + _rows(x, moved) for part, moved in zip(slow, delta))
         hidden = self._hidden(below)
         return Pass(x, slow, below, hidden, self.down(hidden) + _rows(hidden, delta[-1]))
@@ -96,7 +99,7 @@ class LevelMLP(nn.Module):
         """What the weights W alone answer to the inputs of a pass."""
         return self.down(self._hidden(seen.slow))
 
-    def gradient(self, seen: Pass, error: Tensor, delta: Weights) -> Weights:
+    def gradient(self, seen: Pass, error: Tensor, delta: Weights | None, dtype: torch.dtype) -> Weights:
         """dL/d delta, summed over tokens, of an objective whose gradient at the answers is `error`.
 
         Written out, so that it works without autograd and can be differentiated by it.
@@ -104,13 +107,15 @@ class LevelMLP(nn.Module):
         Args:
             seen: pass of the tokens.
             error: dL/dy [B, T, D].
-            delta: per map [B, out, in].
+            delta: per map [B, out, in]; None is 0.
+            dtype: of the result.
 
         Returns:
-            per map [B, out, in] in the type of delta.
+            per map [B, out, in].
         """
-        dtype = delta[-1].dtype
-        back = error @ self.down.weight + _rows(error, delta[-1].mT)
+        back = error @ self.down.weight
+        if delta is not None:
+            back = back + _rows(error, delta[-1].mT)
         slope = self.activation.derivative(seen.below[0])
         if self.gate is None:
             backs = (back * slope,)

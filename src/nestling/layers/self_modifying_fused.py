@@ -6,10 +6,10 @@ With S = G^T before the chunk, g_t the product of retentions up to t and D_ts = 
     (I + E) U = diag(w f) V S - diag(e g) K S,     E_ts = e_t D_ts k_t.k_s  for s < t
     y = diag(g) Q S + (D * Q K^T) U,               S <- g_C S + (D_C * K)^T U
 
-w is what a write adds, e = erase / alpha, f <= 1 the limit of targets. The same function as `MatrixMemories.project` and
-`MatrixMemories.write` with gradients at the current memory, causal reads and no momentum. With eta the gate in (0, 1),
+w is what a write adds, e = erase / alpha, f <= 1 the limit of targets. The same function as `MatrixMemories.project`
+and `MatrixMemories.write` with gradients at the current memory, causal reads and no momentum. With a gate h in (0, 1),
 
-    implicit  w = eta / (1 + eta |k|^2), e = 2 w;     explicit  w = alpha eta / 2, e = eta;     off  w = alpha eta, e = eta
+    implicit  w = h / (1 + h |k|^2), e = 2 w;     explicit  w = alpha h / 2, e = h;     off  w = alpha h, e = h
 """
 
 from __future__ import annotations

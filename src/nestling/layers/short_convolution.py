@@ -55,13 +55,11 @@ def convolve_forward(seen: Tensor, taps: Tensor) -> Tensor:
 
 def convolve_backward(grad: Tensor, seen: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of the tokens seen [..., W - 1 + T, D] and of the taps, from that of y [..., T, D]."""
-    length = grad.shape[-2]
-    grad_seen, grad_taps = torch.zeros_like(seen), []
+    length, grad_seen = grad.shape[-2], torch.zeros_like(seen)
     for j in range(taps.shape[-2]):
-        now = slice(j, j + length)
-        grad_seen[..., now, :].addcmul_(grad, taps[..., j : j + 1, :])
-        grad_taps.append((grad * seen[..., now, :]).sum(-2, keepdim=True))
-    return grad_seen, torch.cat(grad_taps, dim=-2).sum_to_size(taps.shape)
+        grad_seen[..., j : j + length, :].addcmul_(grad, taps[..., j : j + 1, :])
+    windows = seen.unfold(-2, length, 1).mT
+    return grad_seen, (grad.unsqueeze(-3) * windows).sum(-2).sum_to_size(taps.shape)
 
 
 class ShortConvolution(nn.Module):
