@@ -9,12 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import VOCABULARY, configured, make, some_ids
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, DataCollatorWithFlattening
 
 import nestling
 from nestling.errors import InputError, ShapeError, UnknownNameError
 from nestling.layers import MIXERS
 from nestling.models.hope import HopeCache, HopeConfig, HopeForCausalLM, HopeModel
+from nestling.models.hope.contexts import context_starts
 from nestling.schedule import Level
 
 ONLINE = {"continuum_mode": "online", "continuum_inner_rate": 0.3}
@@ -80,6 +81,25 @@ def test_packed_documents_do_not_see_each_other():
         cache = model(ids[:, :4], use_cache=True).past_key_values
         out = model(ids[:, 4:], past_key_values=cache, position_ids=places[:, 4:])
     near(out.logits[:, 2:], packed[:, 6:], 1e-9)
+
+
+def test_the_collator_that_flattens_gives_every_document_its_own_loss():
+    model, ids = make(dtype=torch.float64, **ONLINE), some_ids(rows=1)[0].tolist()
+    documents = [ids[:6], ids[6:9], ids[9:]]
+    batch = DataCollatorWithFlattening(return_tensors="pt")([{"input_ids": document} for document in documents])
+    alone = [model(torch.tensor([document]), labels=torch.tensor([document])).loss for document in documents]
+    expected = sum(loss * (len(document) - 1) for loss, document in zip(alone, documents)) / (13 - 3)
+    near(model(**batch).loss, expected, 1e-9)
+
+
+def test_contexts_begin_where_the_text_does():
+    mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]])
+    places = (mask.cumsum(1) - 1).clamp(min=0)
+    found = context_starts(mask, places, batch=3, length=4, seen=0)
+    assert [(place, rows.tolist()) for place, rows in found] == [(1, [False, False, True]), (2, [True, False, False])]
+    later = context_starts(mask, None, batch=3, length=2, seen=2)
+    assert [(place, rows.tolist()) for place, rows in later] == [(0, [True, False, False])]
+    assert context_starts(None, torch.tensor([[3, 4]]), batch=3, length=2, seen=3) == []
 
 
 def test_right_padding_is_harmless_until_the_text_should_go_on():

@@ -58,7 +58,7 @@ def _attempt(register: Callable[[], None]) -> None:
     """A transformers that ours do not fit must stay usable without them."""
     try:
         register()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever it is, it comes from versions that do not fit
         warnings.warn(f"nestling's models are not known to transformers' Auto classes: {error}", stacklevel=2)
 
 

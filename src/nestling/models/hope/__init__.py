@@ -21,13 +21,11 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'nestling.models.hope' has no attribute {name!r}")
     try:
-        import transformers  # noqa: F401
+        from nestling.models.hope.cache import HopeCache
+        from nestling.models.hope.config import HopeConfig
+        from nestling.models.hope.model import HopeForCausalLM, HopeModel
+        from nestling.models.hope.reading import read
     except ImportError as error:
-        raise ResourceError("transformers is not installed: pip install 'nestling[text]'") from error
-    from nestling.models.hope.cache import HopeCache
-    from nestling.models.hope.config import HopeConfig
-    from nestling.models.hope.model import HopeForCausalLM, HopeModel
-    from nestling.models.hope.reading import read
-
+        raise ResourceError(f"transformers is missing or too old: pip install 'nestling[text]' ({error})") from error
     known: tuple[Any, ...] = (HopeCache, HopeConfig, HopeForCausalLM, HopeModel, read)
     return next(thing for thing in known if thing.__name__ == name)

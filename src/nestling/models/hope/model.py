@@ -32,6 +32,7 @@ class HopePreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["HopeBlock"]  # noqa: RUF012  as transformers has it
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _keys_to_ignore_on_load_missing = [r"continuum\.log_gain"]  # noqa: RUF012  a factor of 1 needs no word
     _is_stateful = True
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
