@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from nestling.layers.continuum_memory import ContinuumMemory
+from nestling.layers.continuum_state import ContinuumState
 from nestling.layers.neural_memory import NeuralMemory
 from nestling.layers.self_modifying import SelfModifyingTitans
 from nestling.layers.self_modifying_state import SelfModifyingState
@@ -14,6 +16,8 @@ from nestling.memory import MEMORIES, Memory
 
 __all__ = [
     "MIXERS",
+    "ContinuumMemory",
+    "ContinuumState",
     "MemoryAsContext",
     "MemoryAsGate",
     "MemoryAsLayer",
