@@ -49,26 +49,32 @@ def move(
         due = [is_update(place, level.update_period) for place in places]
         if not any(due):
             continue
-        rows = torch.tensor(due, device=state.position.device).view(-1, 1, 1)
+        rows = None if all(due) else torch.tensor(due, device=state.position.device).view(-1, 1, 1)
         _change(delta, own, range(number * maps, (number + 1) * maps), eta[number], level, rows, limit)
         if nested and number > 0:
             faster = range((number - 1) * maps, number * maps)
             _change(start, begun, faster, eta[number], level, rows, limit)
             for place in faster:
-                delta[place] = torch.where(rows, start[place], delta[place])
+                delta[place] = _chosen(rows, start[place], delta[place])
     return replace(state, delta=tuple(delta), gathered=tuple(own), start=tuple(start), start_gathered=tuple(begun))
 
 
 def _change(
-    moved: Parts, pushes: Parts, places: range, eta: Tensor, level: Level, rows: Tensor, limit: float | None
+    moved: Parts, pushes: Parts, places: range, eta: Tensor, level: Level, rows: Tensor | None, limit: float | None
 ) -> None:
     """One level of the chosen rows, in place in the two lists."""
     mean = level.update_period if level.accumulation == "mean" else 1
-    scale = _shortening([pushes[place] / mean for place in places], limit) / mean
+    scale = _shortening([pushes[place] for place in places], None if limit is None else limit * mean) / mean
     for place, rate in zip(places, eta):
-        new = level.retention * moved[place] - rate.to(moved[place].dtype) * scale * pushes[place]
-        moved[place] = torch.where(rows, new, moved[place])
-        pushes[place] = torch.where(rows, 0.0, pushes[place])
+        push, old = pushes[place], moved[place]
+        kept = old if level.retention == 1 else level.retention * old
+        moved[place] = _chosen(rows, kept - (rate.to(old.dtype) * scale) * push, old)
+        pushes[place] = _chosen(rows, torch.zeros_like(push[:1]).expand_as(push), push)
+
+
+def _chosen(rows: Tensor | None, new: Tensor, old: Tensor) -> Tensor:
+    """The new weights in the rows [B, 1, 1]; None is all."""
+    return new if rows is None else torch.where(rows, new, old)
 
 
 def _shortening(pushes: Parts, limit: float | None) -> Tensor | float:
