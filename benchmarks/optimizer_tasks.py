@@ -42,7 +42,7 @@ LEARNERS = ("momentum", "adamw", "recursive_dgd", "joint")
 GRIDS: dict[str, list[dict[str, float]]] = {
     "momentum": [{"lr": lr} for lr in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)],
     "adamw": [{"lr": lr} for lr in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)],
-    "recursive_dgd": [{"lr": lr, "ridge": ridge} for lr in (0.3, 0.6, 1.0) for ridge in (3e-3, 1e-2)],
+    "recursive_dgd": [{"lr": lr, "ridge": ridge} for lr in (0.1, 0.3, 1.0) for ridge in (3e-3, 1e-2)],
     "joint": [{"lr": lr} for lr in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)],
 }
 Part = tuple[Tensor, Tensor]
