@@ -166,10 +166,17 @@ def test_a_full_disk_is_one_line_and_nothing_is_half_written(folder: Path, tmp_p
     json.loads((out / "config.json").read_text())
 
 
+def hear_ctrl_c() -> None:
+    """A background job of a shell inherits SIGINT ignored; the program under test must not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_while_processes_start_is_one_line(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     arguments = command("learn", "-s", folder, "-S", "naive,joint", "--jobs", 2, "-o", out)
-    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    with subprocess.Popen(
+        arguments, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=hear_ctrl_c
+    ) as process:
         while not (out / "config.json").exists():
             assert process.poll() is None
             time.sleep(0.01)
@@ -208,7 +215,7 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed(
     arguments = ["learn", "-s", str(folder), "-S", "naive", "--seeds", "2", "-o", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        command(*arguments, "--jobs", 2), stderr=subprocess.PIPE, text=True, env=environment
+        command(*arguments, "--jobs", 2), stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=hear_ctrl_c
     ) as process:
         assert process.stderr
         assert "learned task0" in process.stderr.readline()
