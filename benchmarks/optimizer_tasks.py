@@ -40,8 +40,8 @@ NUM_TASKS, TUNING_TASKS, TUNING_SEED = 10, 4, 1000
 KINDS = ("orthogonal", "permuted", "rotated")
 LEARNERS = ("momentum", "adamw", "recursive_dgd", "joint")
 GRIDS: dict[str, list[dict[str, float]]] = {
-    "momentum": [{"lr": lr} for lr in (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)],
-    "adamw": [{"lr": lr} for lr in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)],
+    "momentum": [{"lr": lr} for lr in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)],
+    "adamw": [{"lr": lr} for lr in (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)],
     "recursive_dgd": [{"lr": lr, "ridge": ridge} for lr in (0.1, 0.3, 1.0) for ridge in (3e-3, 1e-2)],
     "joint": [{"lr": lr} for lr in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)],
 }
@@ -163,6 +163,11 @@ def finite(value: float) -> float:
     return value if math.isfinite(value) else -1e9
 
 
+def spread(values: list[float]) -> float:
+    """Sample standard deviation; 0 for one value."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
 def run(kind: str, learner: str, seed: int, options: dict[str, float], args: Any) -> dict[str, Any]:
     """Test scores of all tasks after each of them: matrix[i][j]; joint has the last row only."""
     tasks = make_tasks(kind, seed)
@@ -228,7 +233,7 @@ def main() -> None:
             final = [float(statistics.mean(one["last"])) for one in runs[-args.seeds :]]
             first = [one["last"][0] for one in runs[-args.seeds :]]
             print(
-                f"{kind:10s} {learner:14s} all {statistics.mean(final):.3f} +- {statistics.pstdev(final):.3f}   "
+                f"{kind:10s} {learner:14s} all {statistics.mean(final):.3f} +- {spread(final):.3f}   "
                 f"task 0 {statistics.mean(first):.3f}   {options}",
                 flush=True,
             )

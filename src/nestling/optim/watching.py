@@ -3,6 +3,7 @@
 # pyright: reportPrivateImportUsage=false
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -82,9 +83,9 @@ class WatchingOptimizer(MemoryOptimizer):
         if rest:
             self._update_rest(group, rest, [slopes[id(p)] for p in rest])
 
+    @abstractmethod
     def _update_layer(self, group: Group, watched: WatchedLayer, weight: Tensor, grad: Tensor, keys: Tensor) -> Tensor:
         """The new memory [G, out, K] of a layer, from the old one, its gradient and its keys."""
-        raise NotImplementedError
 
     def _update_rest(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         """Plain gradient steps: what a memory without keys can do."""
