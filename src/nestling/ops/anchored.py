@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from nestling.ops.activations import activation_named
+from nestling.ops.anchored_chunk import AnchoredChunk, Form, limit_factor
 from nestling.ops.spans import advance, pushes, read, spans
 
 Weights = tuple[Tensor, ...]
@@ -75,8 +76,9 @@ def anchored(
 ) -> tuple[Tensor, AnchoredState]:
     """Write and read T tokens.
 
-    Any split of the tokens over calls gives the same answers: the state knows where in its chunk each row is. Under
-    autograd every chunk is computed again in the backward pass; only chunk boundaries are kept.
+    Any split of the tokens over calls gives the same answers: the state knows where in its chunk each row is. Gradients
+    of rules without erase are written by hand (`anchored_chunk`); with erase, and for the rest of a chunk that an
+    earlier call began, a chunk is computed again in the backward pass and only chunk boundaries are kept.
 
     Args:
         query: [B, T, H, K].
@@ -105,11 +107,13 @@ def anchored(
         tokens: list[Any] = [
             None if x is None else x[:, :, span] for x in (query, key, value, eta, log_alpha, momentum)
         ]
-        arguments = (how, depth, *tokens, *memory, *anchor, *surprise)
-        if torch.is_grad_enabled():
+        if how.erase == "none" and not any(position):
+            output, *weights = _chunk_at_anchor(how, depth, *tokens, *memory, *surprise)
+        elif torch.is_grad_enabled():
+            arguments = (how, depth, *tokens, *memory, *anchor, *surprise)
             output, *weights = checkpoint(_chunk, *arguments, use_reentrant=False, preserve_rng_state=False)
         else:
-            output, *weights = _chunk(*arguments)
+            output, *weights = _chunk(how, depth, *tokens, *memory, *anchor, *surprise)
         memory, surprise = tuple(weights[:depth]), tuple(weights[depth:])
         position = [(place + last - first) % chunk_size for place in position]
         anchor = _move_anchor(anchor, memory, position)
@@ -131,6 +135,25 @@ def _move_anchor(anchor: Weights, memory: Weights, position: list[int]) -> Weigh
         return anchor
     ended = torch.tensor([place == 0 for place in position], device=memory[0].device)[:, None, None, None]
     return tuple(torch.where(ended, new, old) for new, old in zip(memory, anchor))
+
+
+def _chunk_at_anchor(
+    how: Anchoring,
+    depth: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    eta: Tensor,
+    log_alpha: Tensor,
+    momentum: Tensor | None,
+    *weights: Tensor,
+) -> tuple[Tensor, ...]:
+    """`_chunk` without erase for tokens that follow their anchor at once, with its gradients by hand."""
+    form = Form(how.surprise, activation_named(how.activation), how.residual, how.limit, depth)
+    tokens = (tensor.flatten(0, 1) for tensor in (query, key, value, eta.unsqueeze(-1)))
+    coefficients = spans(log_alpha.flatten(0, 1), None if momentum is None else momentum.flatten(0, 1))
+    made = AnchoredChunk.apply(form, *tokens, *coefficients, *(weight.flatten(0, 1) for weight in weights))
+    return tuple(tensor.unflatten(0, query.shape[:2]) for tensor in made)
 
 
 def _chunk(
@@ -191,16 +214,8 @@ def _factors(
         surprises.append(activation.derivative(below) * (back if scale is None else back * scale))
     surprises.reverse()
     if how.limit is not None:
-        surprises = [_limited(error, seen, how.limit) for error, seen in zip(surprises, inputs)]
+        surprises = [error * limit_factor(error, seen, how.limit) for error, seen in zip(surprises, inputs)]
     return inputs, surprises
-
-
-def _limited(surprise: Tensor, seen: Tensor, limit: float) -> Tensor:
-    """Scale down where |surprise| |seen| exceeds the limit; sizes are taken out first so that nothing overflows."""
-    size = surprise.detach().abs().amax(-1, keepdim=True).clamp(min=1.0)
-    small = surprise / size
-    norm = small.norm(dim=-1, keepdim=True) * seen.norm(dim=-1, keepdim=True)
-    return small * torch.minimum(size, limit / norm.clamp(min=torch.finfo(norm.dtype).tiny * 1e3))
 
 
 def _rates(how: Anchoring, eta: Tensor, seen: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor | None]:
