@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from nestling.errors import InputError, ShapeError, UnknownNameError
 from nestling.layers import SelfModifyingTitans, self_modifying_reference
+from nestling.layers.self_modifying_options import Options, shares, token_rates
 
 DIM, HEADS, BATCH, CHUNK = 6, 2, 2, 4
 LENGTHS = [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 7]
@@ -29,6 +30,10 @@ VARIANTS = {
     "static value": {"adaptive": ("key", "eta", "alpha")},
     "all static": {"adaptive": ()},
     "no convolution": {"conv_width": 1},
+    "negative eigenvalues": {"negative_eigenvalues": True},
+    "negative eigenvalues, explicit": {"negative_eigenvalues": True, "dgd": "explicit"},
+    "negative eigenvalues, no DGD": {"negative_eigenvalues": True, "dgd": "off"},
+    "negative eigenvalues, momentum": {"negative_eigenvalues": True, "momentum": True},
     "longer chunks of the memory": {"memory_chunk_size": 6},
     "shorter chunks of the memory": {"memory_chunk_size": 3, "gradient": "anchor", "momentum": True},
 }
@@ -36,7 +41,7 @@ KINDS = ("matrix", "mlp")
 EVERY = [pytest.param(options, id=name) for name, options in VARIANTS.items()] + [
     pytest.param({"kind": "mlp", "hidden": 8, **options}, id=f"mlp, {name}")
     for name, options in VARIANTS.items()
-    if "gradient" not in options and name not in ("static value", "no convolution")
+    if not {"gradient", "negative_eigenvalues"} & set(options) and name not in ("static value", "no convolution")
 ]
 
 
@@ -234,6 +239,7 @@ HOSTILE = {
 
 # Plain gradient descent at an anchor is left out: it diverges when chunk_size * eta exceeds 2.
 HARDY = ("implicit", "explicit", "printed", "momentum", "no DGD", "mlp, implicit", "mlp, momentum", "mlp, explicit")
+HARDY += ("negative eigenvalues", "negative eigenvalues, explicit")
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
@@ -249,6 +255,19 @@ def test_hostile_tokens_give_no_nan(options, hostile):
     assert all(value.isfinite().all() for value in state.state_dict().values())
 
 
+@pytest.mark.parametrize("dgd", ["implicit", "explicit", "off"])
+@pytest.mark.parametrize(("negative", "kept"), [(True, [1.0, 0.0, -1.0]), (False, [1.0, None, 0.0])])
+def test_what_a_write_keeps_along_its_key(dgd, negative, kept):
+    how = Options(dgd=dgd, negative_eigenvalues=negative)
+    logits = torch.tensor([[[-20.0, 20.0], [0.0, 20.0], [20.0, 20.0]]], dtype=torch.float64)
+    key = torch.nn.functional.normalize(torch.ones(1, 3, 4, dtype=torch.float64), dim=-1)
+    rates = token_rates(logits, None, how)
+    share = rates.log_alpha.exp() - shares(key, rates, how).erase.squeeze(-1)
+    middle = {"implicit": 1 / 3, "explicit": 0.5, "off": 0.5}[dgd]
+    expected = torch.tensor([[middle if part is None else part for part in kept]], dtype=torch.float64)
+    near(share, expected, 1e-6)
+
+
 def test_errors_say_what_to_do():
     with pytest.raises(UnknownNameError, match="matrix"):
         make(kind="matrx")
@@ -262,5 +281,7 @@ def test_errors_say_what_to_do():
         make(chunk_size=0)
     with pytest.raises(InputError, match="limit"):
         make(limit=-1.0)
+    with pytest.raises(InputError, match="current"):
+        make(kind="mlp", negative_eigenvalues=True)
     with pytest.raises(ShapeError, match="D = 6"):
         make()(torch.zeros(1, 2, 5, dtype=torch.float64))

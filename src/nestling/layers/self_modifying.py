@@ -68,6 +68,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         conv_width: of the short convolutions on q, k and v; 1 leaves them out.
         limit: largest length of a target, in front of the common initial factor for matrices; None does not limit.
         span: tokens that the fastest head remembers at the start, > 1.
+        negative_eigenvalues: whether a write may turn what stands along its key around, see `Options`; matrix only.
         seed: of the initial memories.
     """
 
@@ -90,6 +91,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         conv_width: int = 4,
         limit: float | None = 4.0,
         span: float = 2.0**15,
+        negative_eigenvalues: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__(dim=dim, num_heads=num_heads, head_dim=head_dim)
@@ -108,6 +110,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
             weight_decay=weight_decay,
             adaptive=tuple(adaptive),
             limit=limit,
+            negative_eigenvalues=negative_eigenvalues,
         )
         self.conv_width, self.width = conv_width, num_heads * self.head_dim
         self.memories = KINDS[kind](
@@ -177,7 +180,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         parts = zip(*(_split(part, lengths) for part in (view, query[0] if query else None, momentum)), steps)
         for z, q, mu, (_, position) in parts:
             if aligned and self.is_fused:
-                fixed = (self.how.dgd, self.how.limit)
+                fixed = (self.how.dgd, self.how.limit, self.how.negative_eigenvalues)
                 answer, after, tail = FusedChunk.apply(z, q, memory[0].mT, maps.adaptive, bias, taps, tail, *fixed)
                 memory = (after.mT,)
             else:
@@ -257,7 +260,8 @@ def _rate_bias(num_heads: int, width: int, span: float, how: Options) -> Tensor:
     biases = []
     for head in range(num_heads):
         tokens = span * 2 ** (3 * head / max(1, num_heads - 1))
-        gate = min(0.5, width / tokens * (0.5 if how.dgd == "implicit" else 1))
+        twice = how.dgd == "implicit" or how.negative_eigenvalues
+        gate = min(0.5, width / tokens * (0.5 if twice else 1))
         rates = {"eta": _logit(gate), "alpha": -_logit(1 / tokens)}
         biases.append([rates[name] for name in how.rates])
     return torch.tensor(biases)

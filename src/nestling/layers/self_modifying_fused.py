@@ -10,10 +10,13 @@ w is what a write adds, e = erase / alpha, f <= 1 the limit of targets. The same
 and `MatrixMemories.write` with gradients at the current memory, causal reads and no momentum. With a gate h in (0, 1),
 
     implicit  w = h / (1 + h |k|^2), e = 2 w;     explicit  w = alpha h / 2, e = h;     off  w = alpha h, e = h
+
+With negative eigenvalues h is any number > 0 (implicit), or w and e are twice as large.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -21,6 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from nestling.layers.self_modifying_options import LARGEST_LOGIT, eta_gate
 from nestling.layers.short_convolution import convolve_backward, convolve_forward
 from nestling.ops.unit_vectors import SMALLEST
 
@@ -33,7 +37,7 @@ LOWEST_SPAN = -60.0
 
 
 class FusedChunk(torch.autograd.Function):
-    """(view, query [R, C, K], S, W, bias, taps, tail, dgd, limit) -> (y, S, tail)."""
+    """(view, query [R, C, K], S, W, bias, taps, tail, dgd, limit, negative_eigenvalues) -> (y, S, tail)."""
 
     @staticmethod
     def forward(
@@ -47,6 +51,7 @@ class FusedChunk(torch.autograd.Function):
         tail: Tensor,
         dgd: str,
         limit: float | None,
+        negative_eigenvalues: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Answers before M_memory,0, the state and the tail after the chunk."""
         rows, length, width = view.shape
@@ -60,8 +65,10 @@ class FusedChunk(torch.autograd.Function):
         stacked = (made / size).transpose(1, 2).reshape(rows, 3 * length, width)
         key = stacked[:, :length]
 
-        gate, log_alpha = _gates(logits + bias)
-        write, share = _write_and_share(gate, log_alpha, key, dgd)
+        logits = logits + bias
+        gate = eta_gate(logits[..., :1], dgd, negative_eigenvalues)
+        log_alpha = F.logsigmoid(logits[..., 1:]).clamp_(min=LOWEST_LOG)
+        write, share = _write_and_share(gate, log_alpha, key, dgd, 2.0 if negative_eigenvalues else 1.0)
         total = log_alpha.cumsum(1)
         start = total.clamp(min=LOWEST_SPAN).exp_()
         decay = (total - total.mT).clamp_(min=LOWEST_SPAN, max=0).exp_().tril_()
@@ -81,7 +88,7 @@ class FusedChunk(torch.autograd.Function):
             view, state, maps, taps, seen_from, seen, size, stacked, gate, log_alpha, write, share, start, decay, read,
             products, push, factor,
         )  # fmt: skip
-        ctx.dgd, ctx.limit = dgd, limit
+        ctx.dgd, ctx.limit, ctx.negative_eigenvalues = dgd, limit, negative_eigenvalues
         return answer, after, seen[:, length:].clone()
 
     @staticmethod
@@ -141,7 +148,9 @@ class FusedChunk(torch.autograd.Function):
         grad_made = (grad_made / size).flatten(2)
         grad_seen, grad_taps = convolve_backward(grad_made, seen, taps)
         grad_seen[:, length:] += grad_tail
-        grad_logits = _grad_logits(gate, log_alpha, grad_write, grad_share, grad_log, ctx.dgd, write, key)
+        grad_logits = _grad_logits(
+            gate, log_alpha, grad_write, grad_share, grad_log, ctx.dgd, write, key, ctx.negative_eigenvalues
+        )
         grad_key, grad_query, grad_value = grad_seen[:, taps.shape[1] - 1 :].split(width, dim=-1)
         grad_raw = torch.cat([grad_key, grad_value, grad_logits], dim=-1)
         grad_from = torch.bmm(grad_raw, maps.mT.contiguous())
@@ -151,21 +160,18 @@ class FusedChunk(torch.autograd.Function):
         return (
             grad_view, grad_query, grad_state, grad_maps,
             grad_logits.sum(1, keepdim=True), grad_taps, grad_seen[:, : taps.shape[1] - 1], None, None,
+            None,
         )  # fmt: skip
 
 
-def _gates(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """eta's gate and log alpha, [R, C, 1] each."""
-    return torch.sigmoid(logits[..., :1]), F.logsigmoid(logits[..., 1:]).clamp_(min=LOWEST_LOG)
-
-
-def _write_and_share(gate: Tensor, log_alpha: Tensor, key: Tensor, dgd: str) -> tuple[Tensor, Tensor]:
+def _write_and_share(gate: Tensor, log_alpha: Tensor, key: Tensor, dgd: str, times: float) -> tuple[Tensor, Tensor]:
     """w and e, see above."""
     if dgd == "implicit":
         write = gate / (1 + gate * _dot(key, key))
         return write, 2 * write
-    write = log_alpha.exp() * gate
-    return (0.5 * write if dgd == "explicit" else write), gate
+    share = times * gate
+    write = log_alpha.exp() * share
+    return (0.5 * write if dgd == "explicit" else write), share
 
 
 def _grad_logits(
@@ -177,17 +183,21 @@ def _grad_logits(
     dgd: str,
     write: Tensor,
     key: Tensor,
+    negative_eigenvalues: bool,
 ) -> Tensor:
     """Gradients of the logits of eta and alpha [R, C, 2]; keys have length 1 or 0, which no gradient changes."""
     alpha = log_alpha.exp()
+    slope = gate * (1 - gate)
     if dgd == "implicit":
         grad_gate = (grad_write + 2 * grad_share) / (1 + gate * _dot(key, key)) ** 2
+        if negative_eigenvalues:
+            slope = gate.masked_fill(gate >= math.exp(LARGEST_LOGIT), 0)
     else:
-        half = 0.5 if dgd == "explicit" else 1.0
-        grad_gate = grad_share + half * alpha * grad_write
+        half, times = 0.5 if dgd == "explicit" else 1.0, 2.0 if negative_eigenvalues else 1.0
+        grad_gate = times * (grad_share + half * alpha * grad_write)
         grad_log = grad_log + write * grad_write
     grad_log = (grad_log * (1 - alpha)).masked_fill(log_alpha <= LOWEST_LOG, 0)
-    return torch.cat([grad_gate * gate * (1 - gate), grad_log], dim=-1)
+    return torch.cat([grad_gate * slope, grad_log], dim=-1)
 
 
 def _factor(target: Tensor, limit: float | None) -> Tensor | None:

@@ -16,6 +16,9 @@ GRADIENTS = ("current", "anchor")
 READS = ("causal", "anchor")
 ADAPTIVE = ("key", "value", "query", "eta", "alpha")
 
+# Largest logit of an implicit rate without bound: the key's direction then keeps its size up to 1e-7.
+LARGEST_LOGIT = 16.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -29,6 +32,10 @@ class Options:
     weight_decay: alpha; without it alpha = 1.
     adaptive:     which projections are memories; the others are static. The memory that is read always is one.
     limit:        largest length of a target; None does not limit.
+    negative_eigenvalues:
+                  whether a write may turn what stands along its key around: the share of it that is kept is then in
+                  (-alpha, alpha), in place of (0, alpha). Linear recurrences need this to follow a parity
+                  (arXiv 2411.12537). Memories whose gradient is taken at the current memory only.
     """
 
     dgd: str = "implicit"
@@ -38,6 +45,7 @@ class Options:
     weight_decay: bool = True
     adaptive: tuple[str, ...] = ("key", "value", "eta", "alpha")
     limit: float | None = 4.0
+    negative_eigenvalues: bool = False
 
     def __post_init__(self) -> None:
         for what, given, known in (("dgd", self.dgd, DGD), ("gradient", self.gradient, GRADIENTS)):
@@ -50,6 +58,11 @@ class Options:
                 raise UnknownNameError("adaptive projection", name, ADAPTIVE)
         if self.limit is not None and not self.limit > 0:
             raise InputError(f"limit: expected a length > 0 or None, got {self.limit}")
+        if self.negative_eigenvalues and self.gradient != "current":
+            raise InputError(
+                "negative_eigenvalues: expected gradient 'current', which only matrix memories have, got "
+                f"{self.gradient!r}: change one"
+            )
 
     @property
     def adaptive_query(self) -> bool:
@@ -87,12 +100,17 @@ def token_rates(logits: Tensor, momentum: Tensor | None, how: Options) -> Rates:
     gate = sigmoid(logit_eta),   alpha = sigmoid(logit_alpha)
     eta = gate (implicit),   alpha gate / 2 (explicit, so that alpha - 2 eta >= 0),   alpha gate (without DGD)
 
+    With negative eigenvalues eta is exp(logit_eta) (implicit: eta / (1 + eta) is the gate) or twice as large, so that
+    along a key of length 1 the share that is kept is alpha (1 - 2 gate) in all three cases.
+
+    Source: bounds of NL 8.2; negative eigenvalues: Grazzi et al., arXiv 2411.12537.
+
     Args:
         logits: [R, C, rates], in the order of `Options.rates`, biases added.
         momentum: [R, C] in (0, 1), or None.
         how: the options.
     """
-    gate = torch.sigmoid(logits[..., :1])
+    gate = eta_gate(logits[..., :1], how.dgd, how.negative_eigenvalues)
     if how.weight_decay:
         log_alpha = F.logsigmoid(logits[..., 1])
         alpha = log_alpha.exp().unsqueeze(-1)
@@ -101,9 +119,18 @@ def token_rates(logits: Tensor, momentum: Tensor | None, how: Options) -> Rates:
     eta = gate if alpha is None or how.dgd == "implicit" else alpha * gate
     if how.dgd == "explicit":
         eta = 0.5 * eta
+    if how.negative_eigenvalues and how.dgd != "implicit":
+        eta = 2 * eta
     if momentum is not None:
         eta = eta * (1 - momentum.unsqueeze(-1))
     return Rates(eta, log_alpha, momentum)
+
+
+def eta_gate(logit: Tensor, dgd: str, negative_eigenvalues: bool) -> Tensor:
+    """A rate in (0, 1); in (0, inf) for implicit steps with negative eigenvalues."""
+    if negative_eigenvalues and dgd == "implicit":
+        return logit.clamp(max=LARGEST_LOGIT).exp()
+    return torch.sigmoid(logit)
 
 
 class Shares(NamedTuple):

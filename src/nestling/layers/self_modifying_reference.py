@@ -112,6 +112,8 @@ def _rates(layer: SelfModifyingTitans, anchors: Memories, view: Tensor, x: Tenso
     gate = torch.sigmoid(logits["eta"])
     alpha = torch.sigmoid(logits["alpha"]) if how.weight_decay else torch.ones_like(gate)
     eta = {"implicit": gate, "explicit": alpha * gate / 2, "off": alpha * gate}[how.dgd]
+    if how.negative_eigenvalues:
+        eta = gate / (1 - gate) if how.dgd == "implicit" else 2 * eta
     if layer.momentum is None:
         return eta, alpha, torch.zeros_like(eta)
     momentum = torch.sigmoid(layer.momentum(x))
