@@ -67,7 +67,10 @@ def _register_configuration() -> None:
 
     from nestling.models.hope.config import HopeConfig
 
+    from nestling.models.samba.config import SambaConfig
+
     AutoConfig.register("hope", HopeConfig, exist_ok=True)
+    AutoConfig.register("samba", SambaConfig, exist_ok=True)
 
 
 def _register_models() -> None:
@@ -75,6 +78,10 @@ def _register_models() -> None:
 
     from nestling.models.hope.config import HopeConfig
     from nestling.models.hope.model import HopeForCausalLM, HopeModel
+    from nestling.models.samba.config import SambaConfig
+    from nestling.models.samba.model import SambaForCausalLM, SambaModel
 
     AutoModel.register(HopeConfig, HopeModel, exist_ok=True)
     AutoModelForCausalLM.register(HopeConfig, HopeForCausalLM, exist_ok=True)
+    AutoModel.register(SambaConfig, SambaModel, exist_ok=True)
+    AutoModelForCausalLM.register(SambaConfig, SambaForCausalLM, exist_ok=True)

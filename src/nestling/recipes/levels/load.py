@@ -23,7 +23,7 @@ from nestling.streams import STREAMS, build_stream
 from nestling.streams.byte_model import make_byte_model
 from nestling.streams.robot import RobotPolicy
 
-__all__ = ["TORCH_OPTIMIZERS", "load_module", "make_optimizer"]
+__all__ = ["TORCH_OPTIMIZERS", "load_module", "make_optimizer", "parse_optimizer"]
 
 TORCH_OPTIMIZERS: Mapping[str, type[Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -37,12 +37,12 @@ _CONFIG = "config.json"
 _HUB_SECONDS = 8
 
 
-def make_optimizer(text: str, module: nn.Module) -> Optimizer:
-    """The optimizer called NAME or NAME:option=value,... on the trainable parameters of a module.
+def parse_optimizer(text: str) -> tuple[type[Optimizer], dict[str, Any]]:
+    """The class and the options of NAME or NAME:option=value,...
 
     Raises:
         UnknownNameError: for the name or an option, with the nearest known one.
-        InputError: nothing to train, or a value of the wrong kind.
+        InputError: a value of the wrong kind.
     """
     name, _, rest = text.partition(":")
     if name not in OPTIMIZERS and name not in TORCH_OPTIMIZERS:
@@ -59,6 +59,18 @@ def make_optimizer(text: str, module: nn.Module) -> Optimizer:
         wanted = parameters[option].annotation
         wanted = wanted.__name__ if isinstance(wanted, type) else str(wanted)
         options[option] = read_value(f"option {option}", value, wanted)
+    return made, options
+
+
+def make_optimizer(text: str, module: nn.Module) -> Optimizer:
+    """The optimizer called NAME or NAME:option=value,... on the trainable parameters of a module.
+
+    Raises:
+        UnknownNameError: for the name or an option, with the nearest known one.
+        InputError: nothing to train, or a value of the wrong kind.
+    """
+    made, options = parse_optimizer(text)
+    name = text.partition(":")[0]
     trainable = [(path, p) for path, p in module.named_parameters() if p.requires_grad]
     if not trainable:
         raise InputError(f"{type(module).__name__} has no trainable parameters for the optimizer {name!r}")

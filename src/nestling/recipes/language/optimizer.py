@@ -1,0 +1,104 @@
+"""The optimizer of a training, its groups, and its learning rate at every step."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from nestling.errors import InputError
+from nestling.optim import OPTIMIZERS, NestedOptimizer
+from nestling.optim.name_patterns import groups_by_name
+from nestling.recipes.language.recipe import Recipe
+from nestling.recipes.levels.load import parse_optimizer
+from nestling.schedule import Level
+
+__all__ = ["build_optimizer", "learning_rate", "set_learning_rate", "watches_layers"]
+
+_BETAS = (0.9, 0.95)
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Linear warm-up, then a cosine down to `min_lr_share` of the peak.
+
+    lr_t = lr (t + 1) / W  for t < W,   else  lr (m + (1 - m) (1 + cos(pi (t - W) / (N - W))) / 2)
+
+    Source: SGDR (arXiv 1608.03983) eq. 5 without restarts.
+
+    Args:
+        recipe: lr, steps N, warmup_share (W = share of N, rounded), min_lr_share m.
+        step: t, counted from 0.
+    """
+    warmup = round(recipe.warmup_share * recipe.steps)
+    if step < warmup:
+        return recipe.lr * (step + 1) / warmup
+    done = (step - warmup) / max(1, recipe.steps - warmup)
+    return recipe.lr * (recipe.min_lr_share + (1 - recipe.min_lr_share) * (1 + math.cos(math.pi * done)) / 2)
+
+
+def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
+    """The same learning rate in every group."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def watches_layers(recipe: Recipe) -> bool:
+    """Whether the optimizer needs the inputs of layers, which only this process has seen."""
+    name = recipe.optimizer.partition(":")[0]
+    return name in OPTIMIZERS and OPTIMIZERS[name].needs == "module"
+
+
+def build_optimizer(recipe: Recipe, module: nn.Module) -> Optimizer:
+    """The optimizer of a recipe on the trainable parameters of a module.
+
+    Weights of linear maps and embeddings get the recipe's weight decay, everything else (norms, rates, initial states
+    of memories) none. AdamW's betas are 0.9 and 0.95, as is usual for language models.
+
+    Raises:
+        UnknownNameError, InputError: naming what is wrong.
+    """
+    made, options = parse_optimizer(recipe.optimizer)
+    known = inspect.signature(made).parameters
+    common: dict[str, Any] = {"lr": recipe.lr}
+    if recipe.optimizer.partition(":")[0] == "adamw":
+        common["betas"] = _BETAS
+    if "module" in known:
+        common["module"] = module
+    if "weight_decay" in known:
+        common["weight_decay"] = recipe.weight_decay
+    common.update(options)
+    if recipe.levels:
+        return _by_level(recipe, module, made, common)
+    decayed, others = _by_decay(module)
+    if "weight_decay" not in known:
+        return made([*decayed, *others], **common)
+    groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    return made([group for group in groups if group["params"]], **common)
+
+
+def _by_decay(module: nn.Module) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
+    """(name, parameter) of weights that decay, and of the others."""
+    heavy = {id(part.weight) for part in module.modules() if isinstance(part, nn.Linear | nn.Embedding)}
+    named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+    return [pair for pair in named if id(pair[1]) in heavy], [pair for pair in named if id(pair[1]) not in heavy]
+
+
+def _by_level(recipe: Recipe, module: nn.Module, made: Any, options: dict[str, Any]) -> Optimizer:
+    """`NestedOptimizer` with the recipe's patterns; what they leave changes at every step."""
+    groups: dict[str, dict[str, Any]] = {
+        pattern: {
+            "level": Level(name=pattern, update_period=period, accumulation="mean"),
+            "optimizer": made,
+            **options,
+        }
+        for pattern, period in recipe.levels.items()
+    }
+    if "*" not in groups:
+        groups["*"] = {"level": Level(name="*"), "optimizer": made, **options}
+    try:
+        return NestedOptimizer(groups_by_name(module, groups))
+    except InputError as error:
+        raise InputError(f"levels {recipe.levels}: {error}") from error
