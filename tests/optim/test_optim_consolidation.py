@@ -185,5 +185,35 @@ def test_thinned_rows_keep_the_size_of_the_covariance() -> None:
     )
     x = draw(9, 4)
     stream(module, optimizer, x, draw(9, 3), 9)
-    expected = direct([4.5**0.5 * x[[0, 8]]], ridge=0.2)
+    expected = direct([4.5**0.5 * x[[0, 4]]], ridge=0.2)
     torch.testing.assert_close(optimizer.state[module.weight]["consolidated"][0], expected, **EXACT)
+
+
+def test_thinned_rows_take_turns_and_reread_batches_count_whole() -> None:
+    """After as many steps as the batch has rows each row counted alike: the sum is the exact covariance."""
+    x, y = draw(9, 4), draw(9, 3)
+    module = nn.Linear(4, 3, bias=False).double()
+    optimizer = RecursiveDGD(module.parameters(), lr=0.0, module=module, max_rows=3)
+    for _ in range(9):
+        stream(module, optimizer, x, y, 9)
+    state = optimizer.state[module.weight]
+    torch.testing.assert_close(state["recent"][0], 9 * x.T @ x, **EXACT)
+    assert state["count"] == 81
+    optimizer.consolidate([x])
+    torch.testing.assert_close(state["consolidated"][0], direct([x / 3], ridge=1e-2), **EXACT)
+
+
+def test_all_rows_count_in_the_step_mode_and_64_in_the_task_mode() -> None:
+    x, y = draw(100, 4), draw(100, 3)
+    for mode, ranks in (("task", 64), ("step", 100)):
+        module = nn.Linear(4, 3, bias=False).double()
+        optimizer = RecursiveDGD(module.parameters(), lr=0.0, module=module, mode=mode, reduction="sum")
+        stream(module, optimizer, x, y, 100)
+        rows = x if ranks == 100 else (100 / 64) ** 0.5 * x[torch.arange(64) * 100 // 64]
+        state = optimizer.state[module.weight]
+        if mode == "task":
+            torch.testing.assert_close(state["recent"][0], rows.T @ rows, **EXACT)
+        else:
+            torch.testing.assert_close(state["consolidated"][0], direct([rows], ridge=1e-2), **EXACT)
+    with pytest.raises(InputError, match="max_rows"):
+        RecursiveDGD(module.parameters(), module=module, max_rows="all")  # type: ignore[arg-type]

@@ -29,6 +29,8 @@ def indices(*shape: int) -> Tensor:
 LAYERS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "linear": (lambda: nn.Linear(4, 3), draw(2, 5, 4)),
     "linear, no bias": (lambda: nn.Linear(4, 3, bias=False), draw(7, 4)),
+    "linear, five axes": (lambda: nn.Linear(4, 3), draw(2, 3, 1, 2, 4)),
+    "linear, one sample without a batch": (lambda: nn.Linear(4, 3), draw(4)),
     "linear, wider than the batch": (lambda: nn.Linear(9, 3), draw(2, 9)),
     "conv1d": (lambda: nn.Conv1d(4, 6, 3, padding=1, stride=2), draw(2, 4, 9)),
     "conv1d, same, circular": (lambda: nn.Conv1d(4, 6, 2, padding="same", padding_mode="circular"), draw(2, 4, 5)),

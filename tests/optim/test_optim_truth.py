@@ -155,6 +155,31 @@ def test_eq_49_delta_momentum_is_a_gradient_step_on_the_erase_and_the_dot_produc
     torch.testing.assert_close(ours, weights, **EXACT)
 
 
+@pytest.mark.parametrize("shape", [(3, 4), (6, 2), (4, 4), (5,)])
+def test_eq_49_with_a_preconditioner(shape: tuple[int, ...]) -> None:
+    """m <- m (alpha I - erase g^T g) - eta P g, with the gradient as printed; P divides by the root mean square."""
+    start, grads = draw(*shape), [0.4 * draw(*shape, seed=seed) for seed in range(1, 6)]
+    weights, memory, square = start, torch.zeros_like(start), torch.zeros_like(start)
+    for t, grad in enumerate(grads, start=1):
+        square = 0.99 * square + 0.01 * grad.square()
+        value = grad / ((square / (1 - 0.99**t)).sqrt() + 1e-8)
+        rows, key = (x.view(shape if len(shape) > 1 else (1, -1)) for x in (memory, grad))
+        memory = (rows @ (0.9 * torch.eye(key.shape[1]).double() - 0.7 * key.T @ key)).view(shape) - 0.1 * value
+        weights = weights + memory
+    options = {"normalize": False, "preconditioner": "diagonal", "beta": 0.99}
+    ours = follow(lambda p: DeltaMomentum(p, lr=0.1, momentum=0.9, erase=0.7, **options), start, grads)
+    torch.testing.assert_close(ours, weights, **EXACT)
+
+
+def test_delta_momentum_of_a_kernel_with_channels_last_is_that_of_the_kernel() -> None:
+    start, grads = draw(4, 3, 2, 2), [draw(4, 3, 2, 2, seed=seed) for seed in range(1, 5)]
+    plain, turned = (
+        follow(lambda p: DeltaMomentum(p, lr=0.1), start.to(memory_format=layout), grads)
+        for layout in (torch.contiguous_format, torch.channels_last)
+    )
+    torch.testing.assert_close(plain, turned, **EXACT)
+
+
 def test_eq_48_the_scalar_form_as_printed() -> None:
     """By hand: m <- (alpha - |g|^2) m - eta g."""
     grads = [torch.tensor([0.3, 0.4]), torch.tensor([0.6, 0.0])]

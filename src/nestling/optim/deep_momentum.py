@@ -195,6 +195,6 @@ ROW = OptimizerRow(
     name="deep_momentum",
     optimizer=DeepMomentum,
     summary="DMGD: an MLP per parameter learns along which directions momentum foretells the gradient",
-    update="m <- alpha m - eta grad L(m; u, g); W <- W - lr m(u)",
+    update="m <- alpha m - eta grad L(m(u), g); W <- W - lr m(u)",
     equations="NL 50",
 )

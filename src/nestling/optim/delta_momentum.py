@@ -98,38 +98,61 @@ class DeltaMomentum(MemoryOptimizer):
         sizes = self._lengths_of(params)
         lengths = self._bounds(group, params, sizes)
         values = precondition(self, group, params, grads)
-        alpha, erase = group["momentum"], group["erase"]
+        alpha, erase, eta = group["momentum"], group["erase"], float(group["lr"])
         if group["form"] == "matrix":
-            erased = [_erased(m, grad, length) for m, grad, length in zip(memory, grads, lengths)]
-            torch._foreach_mul_(memory, alpha)
-            torch._foreach_add_(memory, erased, alpha=-erase)
+            for m, grad, value, length in zip(memory, grads, values, lengths):
+                _write(m, grad, value, (erase / length.square()), alpha=alpha, eta=eta)
         else:
             for m, size, length in zip(memory, sizes, lengths):
                 m.mul_(alpha - erase * (size / length).square())
-        torch._foreach_add_(memory, values, alpha=-float(group["lr"]))
+            torch._foreach_add_(memory, values, alpha=-eta)
         torch._foreach_add_(params, memory)
 
     def _bounds(self, group: Group, params: list[Tensor], sizes: list[Tensor]) -> list[Tensor]:
         """|g| / |h| of every gradient."""
         if not group["normalize"]:
             return [torch.ones_like(size) for size in sizes]
-        beta, lengths = group["norm_beta"], []
+        beta, squares, fade = group["norm_beta"], [], []
         for p, size in zip(params, sizes):
             state = self.state[p]
             count = state["num_lengths"] = state.get("num_lengths", 0) + 1
-            square = state.setdefault("mean_square", torch.zeros_like(size))
-            square.mul_(beta).addcmul_(size, size, value=1 - beta)
-            usual = (square / (1 - beta**count)).sqrt()
-            lengths.append(torch.maximum(size, usual).clamp(min=torch.finfo(size.dtype).tiny))
-        return lengths
+            squares.append(state.setdefault("mean_square", torch.zeros_like(size)))
+            fade.append(1 - beta**count)
+        torch._foreach_mul_(squares, beta)
+        torch._foreach_addcmul_(squares, sizes, sizes, value=1 - beta)
+        usual = torch._foreach_sqrt(torch._foreach_div(squares, fade))
+        torch._foreach_maximum_(usual, sizes)
+        return [length.clamp_(min=torch.finfo(length.dtype).tiny) for length in usual]
 
 
-def _erased(memory: Tensor, grad: Tensor, length: Tensor) -> Tensor:
-    """m h^T h in the shape of the memory, in the cheaper order."""
-    rows = memory.flatten(1) if memory.ndim > 1 else memory.view(1, -1)
-    key = grad.reshape(rows.shape) / length
-    product = rows @ (key.mT @ key) if rows.shape[0] > rows.shape[1] else (rows @ key.mT) @ key
-    return product.view_as(memory)
+def _write(memory: Tensor, grad: Tensor, value: Tensor, erase: Tensor, *, alpha: float, eta: float) -> None:
+    """m <- m (alpha I - c g^T g) - eta v in place, in the cheaper order: two products in the smaller side.
+
+    Args:
+        memory: m, as a matrix [out, the rest].
+        grad: g.
+        value: v, P g; where it is g itself, eta goes into the diagonal of the small product and costs no pass.
+        erase: c, a tensor of one number.
+        alpha: the decay.
+        eta: the rate.
+    """
+    shape = (len(memory), -1) if memory.ndim > 1 else (1, -1)
+    rows, key, added = memory.reshape(shape), grad.reshape(shape), value.reshape(shape)
+    tall, whole = rows.shape[0] > rows.shape[1], type(memory) is Tensor and memory.is_contiguous()
+    factor = (key.mT @ key if tall else rows @ key.mT) * erase
+    if not whole:  # a sharded or permuted memory keeps its placement
+        erased = (rows @ factor if tall else factor @ key).view_as(memory)
+        memory.mul_(alpha).sub_(erased).add_(value, alpha=-eta)
+    elif tall:
+        factor.neg_().diagonal().add_(alpha)
+        memory.copy_(torch.addmm(added, rows, factor, beta=-eta).view_as(memory))
+    else:
+        own = value is grad
+        if own:
+            factor.diagonal().add_(eta)
+        rows.addmm_(factor, key, beta=alpha, alpha=-1)
+        if not own:
+            memory.add_(value, alpha=-eta)
 
 
 ROW = OptimizerRow(

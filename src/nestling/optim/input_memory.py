@@ -137,12 +137,19 @@ class LowRankInputs:
         return (matrix - answer.mT @ rows) / self.ridge
 
 
-def thin_rows(keys: Tensor, most: int) -> Tensor:
-    """At most so many of the rows [G, n, K], evenly spaced and scaled up so that X^T X keeps its size."""
+def thin_rows(keys: Tensor, most: int, *, turn: int = 0) -> Tensor:
+    """At most so many of the rows [G, n, K], evenly spaced and scaled up so that X^T X keeps its size.
+
+    Args:
+        keys: [G, n, K].
+        most: >= 1.
+        turn: the spaced rows move on by so many, around the end: with 0, 1, 2, ... at successive steps, places in a
+            window or an image take turns.
+    """
     count = keys.shape[1]
     if count <= most:
         return keys
-    chosen = torch.linspace(0, count - 1, most, device=keys.device).long()
+    chosen = (torch.arange(most, device=keys.device) * count // most + turn) % count
     return keys[:, chosen] * (count / most) ** 0.5
 
 

@@ -25,6 +25,7 @@ Mode = Literal["task", "step"]
 Form = Literal["auto", "dense", "low_rank"]
 MODES = ("task", "step")
 FORMS = ("auto", "dense", "low_rank")
+AUTO_ROWS = 64
 
 
 class RecursiveDGD(WatchingOptimizer):
@@ -57,8 +58,9 @@ class RecursiveDGD(WatchingOptimizer):
         reduction: "mean": the rows of one step (of one task) count 1 together, as in a mean loss; "sum": each counts 1.
         form: "auto", "dense" or "low_rank".
         rank: of the low-rank form, >= 1; also the most rows of one step that it takes.
-        max_rows: of one step that P is written with, evenly spaced and scaled up; None takes all. The exact inverse
-            costs as much as the training step itself in wide layers.
+        max_rows: of one training step that count, evenly spaced, scaled up and taking turns; None takes all. "auto" is
+            64 in the task mode, whose covariance sums over many steps and would else cost as much as a third of the
+            training step, and all in the step mode, which then is exact. Batches given to `consolidate` count whole.
         memory_limit: > 0, numbers kept per watched weight, for "auto".
         freeze_rest: see above.
         weight_decay: >= 0, of parameters outside linear maps; decay of the others would change what they answer.
@@ -87,7 +89,7 @@ class RecursiveDGD(WatchingOptimizer):
         reduction: Reduction = "mean",
         form: Form = "auto",
         rank: int = 64,
-        max_rows: int | None = None,
+        max_rows: int | Literal["auto"] | None = "auto",
         memory_limit: float = 4.0,
         freeze_rest: bool = True,
         weight_decay: float = 0.0,
@@ -95,6 +97,10 @@ class RecursiveDGD(WatchingOptimizer):
         for what, given, known in (("mode", mode, MODES), ("form", form, FORMS), ("reduction", reduction, REDUCTIONS)):
             if given not in known:
                 raise UnknownNameError(f"{what} of recursive DGD", given, known)
+        if isinstance(max_rows, str):
+            if max_rows != "auto":
+                raise InputError(f"max_rows: expected a number, None or 'auto', got {max_rows!r}")
+            max_rows = AUTO_ROWS if mode == "task" else None
         defaults = {
             "lr": lr,
             "momentum": momentum,
@@ -115,8 +121,9 @@ class RecursiveDGD(WatchingOptimizer):
         """Remember the inputs of the task that ends; from now on steps leave the answers to them alone.
 
         Args:
-            batches: what the module is called with, once over the task. None takes the inputs seen in training since
-                the last call, which come for free but from weights that have changed since.
+            batches: what the module is called with, once over the task; in several processes the same on every rank.
+                None takes the inputs seen in training since the last call, which come for free but from weights that
+                have changed since.
 
         Raises:
             InputError: in the step mode, or when there is nothing to remember.
@@ -188,14 +195,14 @@ class RecursiveDGD(WatchingOptimizer):
             step = self.forms[id(watched.layer.weight)].protect(state, grad)
         return weight - float(group["lr"]) * (ridge if self.mode == "task" else 1.0) * step
 
-    def _remember(self, group: Group, watched: WatchedLayer, keys: Tensor) -> None:
+    def _remember(self, group: Group, watched: WatchedLayer, keys: Tensor, *, thin: bool = True) -> None:
         """Task mode: keep for the consolidation. Step mode: write P now."""
         state, one_hot = self._memory(watched), is_embedding(watched.layer.module)
         num_rows = int(keys.sum()) if one_hot else keys.shape[1]
-        if not one_hot and group["max_rows"] is not None:
-            keys = thin_rows(keys, int(group["max_rows"]))
+        if thin and not one_hot and group["max_rows"] is not None:
+            keys = thin_rows(keys, int(group["max_rows"]), turn=state["count"] // max(num_rows, 1))
+        state["count"] += num_rows
         if self.mode == "task":
-            state["count"] += num_rows
             if one_hot:
                 state["recent"] += keys
             else:
@@ -229,7 +236,7 @@ class RecursiveDGD(WatchingOptimizer):
                 for watched in self.inputs:
                     keys = watched.keys()
                     if keys is not None:
-                        self._remember(self._group(watched), watched, keys)
+                        self._remember(self._group(watched), watched, keys, thin=False)
                 self.inputs.clear()
         finally:
             self.inputs.record(False)

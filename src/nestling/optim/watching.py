@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from nestling.errors import InputError
 from nestling.optim.base import Group, MemoryOptimizer, finite_numbers
 from nestling.optim.layer_inputs import LayerInputs, WatchedLayer
+from nestling.optim.rank_inputs import gather_inputs
 
 __all__ = ["WatchingOptimizer"]
 
@@ -21,11 +23,20 @@ class WatchingOptimizer(MemoryOptimizer):
 
     A layer is updated when its weight has a gradient and inputs; then its bias goes with it. All other parameters go to
     `_update_rest`. Inputs are forgotten after every step and by `zero_grad`.
+
+    In several processes give the DistributedDataParallel module itself as `module`: its gradients are means over all
+    ranks, so the inputs of all ranks count, and every rank takes the same step. A module of that kind that is not
+    wrapped is taken to be this process's own.
+
+    Raises:
+        InputError: parameters sharded over processes (FSDP2, tensor parallel), whose layers nobody sees whole.
     """
 
     def __init__(self, params: Any, *, module: nn.Module, defaults: Group) -> None:
         super().__init__(params, defaults)
+        self._refuse_sharded()
         self.module = module
+        self._ranks = module.process_group if isinstance(module, DistributedDataParallel) else None
         self.inputs = LayerInputs(module, [p for group in self.param_groups for p in group["params"]])
         self._check_groups()
 
@@ -39,6 +50,15 @@ class WatchingOptimizer(MemoryOptimizer):
             f"{type(self).__name__} watches the layers of its module and cannot be copied or pickled alone: "
             "build it on the copied module and load this one's state_dict()"
         )
+
+    def _refuse_sharded(self) -> None:
+        for p in (p for group in self.param_groups for p in group["params"]):
+            if hasattr(p, "device_mesh"):
+                raise InputError(
+                    f"{type(self).__name__}: expected whole parameters, got one of shape {list(p.shape)} sharded over "
+                    "processes: it sees each layer's inputs beside its whole weight; use DistributedDataParallel, or "
+                    "an optimizer that needs only gradients (muon, m3, delta_momentum)"
+                )
 
     def _check_groups(self) -> None:
         where = {id(p): number for number, group in enumerate(self.param_groups) for p in group["params"]}
@@ -61,7 +81,9 @@ class WatchingOptimizer(MemoryOptimizer):
         self.inputs.clear_gathered()
 
     def _usable(self, params: list[Tensor]) -> bool:
-        """Also whether the squares of all inputs are finite."""
+        """Also whether the squares of all inputs are finite; those of all ranks, so that all decide alike."""
+        if self._ranks is not None:
+            gather_inputs(self.inputs, self._ranks)
         lengths = torch._foreach_norm([key for watched in self.inputs for key in watched.gathered] or [torch.zeros(1)])
         return super()._usable(params) and finite_numbers([length.square() for length in lengths])
 
