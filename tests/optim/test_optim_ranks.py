@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from nestling.errors import InputError
 from nestling.optim import OPTIMIZERS
 
+pytestmark = pytest.mark.slow
 RANKS, STEPS, ROWS = 2, 5, 12
 SHARDED = ("momentum", "delta_momentum", "deep_momentum", "feature_momentum", "muon", "m3")
 WATCHING = ("dgd", "recursive_dgd")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nestling.errors import CheckpointError, InputError
+from nestling.optim.sharded import whole
 
 Group = dict[str, Any]
 Range = tuple[float, float]
@@ -138,7 +139,7 @@ class MemoryOptimizer(torch.optim.Optimizer, ABC):
         if found is not None and float(found) > 0:
             return False
         grads = [p.grad for p in params if p.grad is not None]
-        lengths = torch._foreach_norm(grads) if grads else []
+        lengths = [whole(length) for length in torch._foreach_norm(grads)] if grads else []
         self._lengths = {id(p): length for p, length in zip(params, lengths)}
         # The length of a finite gradient can overflow; only then is every entry looked at.
         return finite_numbers(lengths) or all_finite(grads)
@@ -181,7 +182,7 @@ def decay_weights(group: Group, params: list[Tensor]) -> None:
 def all_finite(tensors: Sequence[Tensor]) -> bool:
     """Whether no entry is NaN or infinite."""
     filled = [tensor for tensor in tensors if tensor.numel()]
-    return finite_numbers(torch._foreach_norm(filled, float("inf")) if filled else [])
+    return finite_numbers([whole(size) for size in torch._foreach_norm(filled, float("inf"))] if filled else [])
 
 
 def finite_numbers(numbers: Sequence[Tensor]) -> bool:

@@ -15,6 +15,7 @@ from nestling.ops.newton_schulz import QUINTIC, newton_schulz
 from nestling.optim.base import Group, MemoryOptimizer, Range, decay_weights
 from nestling.optim.elementwise import adam_step, split_matrices
 from nestling.optim.row import OptimizerRow
+from nestling.optim.sharded import placed_like, whole
 
 __all__ = ["ADJUSTMENTS", "ROW", "Muon", "orthogonal", "rate_factor"]
 
@@ -107,21 +108,25 @@ class Muon(MemoryOptimizer):
 
 
 def orthogonal(tensors: list[Tensor], *, steps: int, precision: Precision) -> list[Tensor]:
-    """Newton-Schulz of each tensor as a matrix [out, the rest]; small matrices of one shape go through it together."""
+    """Newton-Schulz of each tensor as a matrix [out, the rest]; matrices of one shape go through it together.
+
+    A sharded matrix is gathered, and every rank does the whole iteration: its products need all of it.
+    """
     answers: list[Tensor] = [torch.empty(0)] * len(tensors)
     together: dict[Any, list[int]] = defaultdict(list)
-    for index, tensor in enumerate(tensors):
-        alone = type(tensor) not in (Tensor, torch.nn.Parameter)  # a DTensor keeps its own placement
-        together[index if alone else (tensor.shape, tensor.dtype, tensor.device)].append(index)
+    matrices = [whole(tensor).flatten(1) for tensor in tensors]
+    for index, matrix in enumerate(matrices):
+        together[(matrix.shape, matrix.dtype, matrix.device)].append(index)
     for indices in together.values():
-        dtype = torch.bfloat16 if precision == "bfloat16" else tensors[indices[0]].dtype
-        matrices = [tensors[index].flatten(1) for index in indices]
-        if len(matrices) == 1:
-            results = [newton_schulz(matrices[0], steps=steps, coefficients=QUINTIC, dtype=dtype)]
+        dtype = torch.bfloat16 if precision == "bfloat16" else matrices[indices[0]].dtype
+        if len(indices) == 1:
+            results = [newton_schulz(matrices[indices[0]], steps=steps, coefficients=QUINTIC, dtype=dtype)]
         else:
-            results = newton_schulz(torch.stack(matrices), steps=steps, coefficients=QUINTIC, dtype=dtype).unbind()
+            stacked = torch.stack([matrices[index] for index in indices])
+            results = newton_schulz(stacked, steps=steps, coefficients=QUINTIC, dtype=dtype).unbind()
         for index, result in zip(indices, results):
-            answers[index] = result.view_as(tensors[index]) if tensors[index].ndim > 2 else result
+            tensor = tensors[index]
+            answers[index] = placed_like(result.reshape(tensor.shape) if tensor.ndim > 2 else result, tensor)
     return answers
 
 
