@@ -10,11 +10,16 @@ import typer
 import nestling
 from nestling.cli.bench import bench
 from nestling.cli.demo import demo
+from nestling.cli.eval import evaluate
+from nestling.cli.generate import generate
 from nestling.cli.learn import learn
 from nestling.cli.levels import levels
+from nestling.cli.lm_eval import PASS_ON, lm_eval
 from nestling.cli.report import report
 from nestling.cli.strategies import strategies
 from nestling.cli.streams import streams
+from nestling.cli.suite import suite
+from nestling.cli.train import train
 from nestling.errors import NestlingError
 
 EXIT_USER_ERROR = 2
@@ -28,6 +33,10 @@ app = typer.Typer(
 )
 for command in (demo, learn, report, streams, strategies, levels, bench):
     app.command()(command)
+for name, command in {"train": train, "generate": generate, "eval": evaluate}.items():
+    app.command(name)(command)
+app.command()(suite)
+app.command(context_settings=PASS_ON)(lm_eval)
 
 
 def _print_version(wanted: bool) -> None:

@@ -33,7 +33,6 @@ _BLOCKS = {"sliding_attention": "full_attention", "linear_attention": "linear_at
 class _SambaPreTrainedModel(BambaPreTrainedModel):
     """Weights begin as Mamba-2's own do; Bamba begins with far larger time steps."""
 
-    config: SambaConfig
     config_class = SambaConfig
     _supports_flash_attn = False  # the window is in the mask, which that kernel does not read
 
@@ -42,14 +41,14 @@ class _SambaPreTrainedModel(BambaPreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, BambaMixer):
             low, high = (math.log(step) for step in _TIME_STEPS)
-            step = torch.exp(low + (high - low) * torch.rand(module.num_heads))
+            step = torch.exp(low + (high - low) * torch.rand_like(module.dt_bias))
             init.copy_(module.dt_bias, step + torch.log(-torch.expm1(-step)))  # softplus of it is the step
 
 
 class SambaModel(_SambaPreTrainedModel, BambaModel):
     """Embedding, blocks, norm; see `SambaConfig`."""
 
-    def __init__(self, config: SambaConfig) -> None:
+    def __init__(self, config: Any) -> None:
         BambaPreTrainedModel.__init__(self, config)
         self.padding_idx, self.vocab_size = config.pad_token_id, config.vocab_size
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, self.padding_idx)
@@ -108,7 +107,7 @@ class SambaModel(_SambaPreTrainedModel, BambaModel):
 class SambaForCausalLM(_SambaPreTrainedModel, BambaForCausalLM):
     """`SambaModel` with a head for the next token."""
 
-    def __init__(self, config: SambaConfig) -> None:
+    def __init__(self, config: Any) -> None:
         BambaPreTrainedModel.__init__(self, config)
         GenerationMixin.__init__(self)
         self.model = SambaModel(config)

@@ -152,20 +152,20 @@ def _whole_weights(training: Training, world: World) -> dict[str, Any] | None:
 
 
 def _save_shards(folder: Path, training: Training) -> None:
-    from torch.distributed import checkpoint
     from torch.distributed.checkpoint.state_dict import get_state_dict
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     model, optimizer = get_state_dict(training.model, training.optimizer)
-    checkpoint.save({"model": model, "optimizer": optimizer}, checkpoint_id=str(folder))
+    save({"model": model, "optimizer": optimizer}, checkpoint_id=str(folder))
 
 
 def _load_shards(folder: Path, training: Training) -> None:
-    from torch.distributed import checkpoint
     from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     model, optimizer = get_state_dict(training.model, training.optimizer)
     state = {"model": model, "optimizer": optimizer}
-    checkpoint.load(state, checkpoint_id=str(folder))
+    load(state, checkpoint_id=str(folder))
     set_state_dict(
         training.model, training.optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"]
     )

@@ -53,6 +53,7 @@ class TrainResult:
 
     folder: of the model, or of the last checkpoint where it was paused.   finished: whether all steps are done.
     step: taken.   parameters: of the model.   validation_bits: bits per byte of the validation part; None without one.
+    writes: whether this is the process that writes files and speaks.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class TrainResult:
     step: int
     parameters: int
     validation_bits: float | None
+    writes: bool = True
 
 
 def train(
@@ -160,7 +162,12 @@ class _Run:
         if log is not None:
             draw_losses(log.rows, self.out / PICTURE)
         return TrainResult(
-            folder=folder, finished=finished, step=training.step, parameters=self.parameters, validation_bits=bits
+            folder=folder,
+            finished=finished,
+            step=training.step,
+            parameters=self.parameters,
+            validation_bits=bits,
+            writes=self.world.writes,
         )
 
     def _step(self) -> dict[str, Any]:

@@ -1,0 +1,87 @@
+"""`nestling eval`: how well a language model predicts a text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from nestling.recipes.language.evaluate import Evaluation
+
+
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help="Folder of a model or of a training, or a hub name.")
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data", "-d", help="A file or folder of texts, one of the texts of this machine, or a hub data set."
+        ),
+    ],
+    memory: Annotated[
+        str,
+        typer.Option(
+            help="frozen: levels stand still; learning: levels of Hope move while it reads; both: one by one."
+        ),
+    ] = "frozen",
+    length: Annotated[
+        list[int] | None, typer.Option("--length", "-l", min=1, help="Tokens of a context; can be given several times.")
+    ] = None,
+    inner_rate: Annotated[
+        float | None, typer.Option(min=0.0, help="Inner learning rate of moving levels.", show_default="the model's")
+    ] = None,
+    most_tokens: Annotated[int | None, typer.Option(min=1, help="Only so many tokens from the beginning.")] = None,
+    part: Annotated[
+        str | None, typer.Option(help="train, validation or test, where the data has such parts.", show_default="all")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for evaluation.json and .png.")] = None,
+) -> None:
+    """Measure bits per byte of a text, and perplexity by position in the context."""
+    from nestling.errors import DataError, UnknownNameError
+    from nestling.recipes.language.corpus import find_corpus
+    from nestling.recipes.language.evaluate import evaluate_text, read_tokens, save_evaluations
+    from nestling.recipes.language.load import load_model
+
+    modes = {"frozen": ("frozen",), "learning": ("learning",), "both": ("frozen", "learning")}
+    if memory not in modes:
+        raise UnknownNameError("--memory", memory, modes)
+    corpus = find_corpus(data)
+    if part is not None and part not in corpus:
+        raise DataError(f"{data} has no part {part!r}: there are {', '.join(corpus)}")
+    documents = corpus[part] if part else [each for documents in corpus.values() for each in documents]
+    found = []
+    for mode in modes[memory]:
+        loaded, tokenizer = load_model(model, learning=mode == "learning", inner_rate=inner_rate)
+        text = read_tokens(documents, tokenizer)
+        found += [
+            evaluate_text(loaded, text, length=each, memory=mode, most_tokens=most_tokens) for each in length or [1024]
+        ]
+    _print_tables(found)
+    if out is not None:
+        typer.echo(f"written: {save_evaluations(found, out, {'model': model, 'data': data})}", err=True)
+
+
+def _print_tables(found: list[Evaluation]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    for each in found:
+        console.print(
+            f"{each.bits_per_byte:.4f} bits per byte, perplexity {each.perplexity:.3f}: {each.contexts} contexts of "
+            f"{each.length} tokens, memory {each.memory}",
+            soft_wrap=True,
+        )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("position", justify="right")
+    longest = max(found, key=lambda each: len(each.positions))
+    for each in found:
+        table.add_column(f"perplexity, {each.memory} {each.length}", justify="right")
+    for place, position in enumerate(longest.positions):
+        cells = [f"{each.positions[place].perplexity:.3f}" if place < len(each.positions) else "" for each in found]
+        table.add_row(f"{position.first}-{position.last}", *cells)
+    console.print(table)
