@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nestling.recipes.suite.mqar import pairs_and_queries
 from nestling.rules import RULES, Rule, rule_named
 from parallel_forms import check_parallel_forms, run_rule
 
@@ -42,15 +43,6 @@ SETTINGS = [
     *(BATCH, STEPS, LEARNING_RATE, TEST_SEQUENCES),
 ]
 Parameters = dict[str, Tensor]
-
-
-def sequences(num_pairs: int, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Tokens [B, 3 N] (pairs, then queries) and the right values of the queries [B, N]."""
-    keys = torch.rand(batch, NUM_KEYS, generator=generator).argsort(1)[:, :num_pairs]
-    values = torch.randint(NUM_VALUES, (batch, num_pairs), generator=generator)
-    order = torch.rand(batch, num_pairs, generator=generator).argsort(1)
-    shown = torch.stack([keys, NUM_KEYS + values], dim=2).flatten(1)
-    return torch.cat([shown, keys.gather(1, order)], dim=1), values.gather(1, order)
 
 
 def initial_parameters(rule: Rule, num_layers: int) -> Parameters:
@@ -113,7 +105,10 @@ def scores(rule: Rule, parameters: Parameters, num_layers: int, tokens: Tensor, 
 
 def batch_of(num_pairs: int, batch: int, generators: list[torch.Generator]) -> tuple[Tensor, Tensor]:
     """Tokens [S, B, 3 N] and targets [S, B, N], one generator per seed."""
-    parts = [sequences(num_pairs, batch, generator) for generator in generators]
+    parts = [
+        pairs_and_queries(num_pairs, batch, generator, num_keys=NUM_KEYS, num_values=NUM_VALUES)
+        for generator in generators
+    ]
     return torch.stack([tokens for tokens, _ in parts]), torch.stack([targets for _, targets in parts])
 
 

@@ -1,0 +1,145 @@
+"""Train a small model on a synthetic task from nothing, choose its learning rate, and test it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from nestling.errors import InputError
+from nestling.recipes.suite.mad_compression import Decoder
+from nestling.recipes.suite.small_models import Sizes, make_small_model
+from nestling.recipes.suite.synthetic import Answers, SyntheticTask, loss_of, score
+
+__all__ = ["Training", "choose_rate", "learner", "run_cell", "test", "train", "validation_loss"]
+
+# Sequences of training, validation and test are drawn from generators far apart.
+TRAINING_SEED, VALIDATION_SEED, TEST_SEED, TRIAL_SEED = 1_000_000, 2_000_000, 3_000_000, 977
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How every model is trained: AdamW, warm-up, cosine to a tenth, gradients clipped at length 1.
+
+    steps:        of a full training.
+    trial_steps:  of the training of every rate that is tried.
+    batch:        sequences of a step.
+    rates:        learning rates to choose from.
+    weight_decay: of AdamW.
+    num_test:     sequences of a validation and of every part of the test.
+    sizes:        of the models.
+    """
+
+    steps: int = 2000
+    trial_steps: int = 500
+    batch: int = 16
+    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    weight_decay: float = 0.01
+    num_test: int = 256
+    sizes: Sizes = field(default_factory=Sizes)
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.trial_steps, self.batch, self.num_test) < 1 or not self.rates:
+            raise InputError(f"training: expected numbers >= 1 and at least one rate, got {self}")
+
+
+def learner(task: SyntheticTask, model_name: str, sizes: Sizes, seed: int) -> nn.Module:
+    """A new model for a task: tokens [B, T] to logits [B, T, S]."""
+    model = make_small_model(model_name, vocab_size=task.vocab_size, sizes=sizes, seed=seed)
+    if task.decoder is None:
+        return Answers(model, task.num_answers)
+    return Decoder(model, dim=model.config.hidden_size, num_answers=task.num_answers)
+
+
+def train(
+    module: nn.Module, task: SyntheticTask, how: Training, *, rate: float, seed: int, steps: int, report: Report
+) -> None:
+    """Train on fresh sequences of the first part; a step whose gradient is not finite is left out."""
+    generator = torch.Generator().manual_seed(TRAINING_SEED + seed)
+    optimizer = torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=how.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share_of_rate(step, steps))
+    module.train()
+    for step in range(steps):
+        batch = task.batch(how.batch, task.parts[0], generator)
+        loss = loss_of(module(batch.tokens), batch, task.kind)
+        optimizer.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        if norm.isfinite():
+            optimizer.step()
+        schedule.step()
+        if (step + 1) % max(1, steps // 4) == 0:
+            report(f"  step {step + 1} of {steps}: loss {loss.item():.4f}")
+
+
+def _share_of_rate(step: int, steps: int) -> float:
+    """Linear over the first tenth, then a cosine from 1 to 1/10."""
+    warm = max(1, steps // 10)
+    if step < warm:
+        return (step + 1) / warm
+    return 0.55 + 0.45 * math.cos(math.pi * (step - warm) / max(1, steps - warm))
+
+
+def validation_loss(module: nn.Module, task: SyntheticTask, how: Training) -> float:
+    """Loss on sequences of the first part that are used for nothing else; infinite when it is not a number."""
+    batch = task.batch(how.num_test, task.parts[0], torch.Generator().manual_seed(VALIDATION_SEED))
+    module.eval()
+    with torch.no_grad():
+        loss = loss_of(module(batch.tokens), batch, task.kind).item()
+    return loss if math.isfinite(loss) else math.inf
+
+
+def choose_rate(task: SyntheticTask, model_name: str, how: Training, report: Report) -> tuple[float, dict[str, float]]:
+    """The rate with the lowest validation loss after `trial_steps`, and all losses by rate; a seed of its own."""
+    losses: dict[str, float] = {}
+    for rate in how.rates:
+        module = learner(task, model_name, how.sizes, TRIAL_SEED)
+        train(module, task, how, rate=rate, seed=TRIAL_SEED, steps=how.trial_steps, report=_silent)
+        losses[repr(rate)] = validation_loss(module, task, how)
+        report(f"  rate {rate}: validation loss {losses[repr(rate)]:.4f}")
+    return min(how.rates, key=lambda rate: losses[repr(rate)]), losses
+
+
+def _silent(line: str) -> None:
+    del line
+
+
+def test(module: nn.Module, task: SyntheticTask, how: Training, seed: int) -> dict[str, dict[str, float]]:
+    """Scores on fresh sequences of every part."""
+    module.eval()
+    found = {}
+    for number, part in enumerate(task.parts):
+        generator = torch.Generator().manual_seed(TEST_SEED + 1000 * number + seed)
+        found[part] = score(module, task.batch(how.num_test, part, generator), task.kind)
+    return found
+
+
+def run_cell(
+    task: SyntheticTask, model_name: str, how: Training, *, rate: float, seed: int, report: Report
+) -> dict[str, Any]:
+    """Train and test one model with one seed.
+
+    Returns:
+        scores by part, the number of parameters, seconds, and what was done, as plain data.
+    """
+    started = time.perf_counter()
+    module = learner(task, model_name, how.sizes, seed)
+    train(module, task, how, rate=rate, seed=seed, steps=how.steps, report=report)
+    return {
+        "task": task.name,
+        "model": model_name,
+        "seed": seed,
+        "rate": rate,
+        "scores": test(module, task, how, seed),
+        "validation_loss": validation_loss(module, task, how),
+        "parameters": sum(parameter.numel() for parameter in module.parameters()),
+        "seconds": round(time.perf_counter() - started, 1),
+        "training": asdict(how),
+    }
