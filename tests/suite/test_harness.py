@@ -66,12 +66,21 @@ def test_the_command_scores_as_our_reader_does(way, checkpoint, tmp_path):
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "local.yaml").write_text(TASK.format(file=tmp_path / "passages.jsonl"))
     program = [sys.executable, "-m", "nestling", "lm-eval"]
-    arguments = f"pretrained={checkpoint},device=cpu,dtype=float32"
+    arguments = f"pretrained={checkpoint},dtype=float32"
     if way == "plain":
         make_self_contained(checkpoint)
         program, arguments = [sys.executable, "-m", "lm_eval"], arguments + ",trust_remote_code=True"
     command = [*program, "run", "--model", "hf", "--model_args", arguments, "--tasks", "local_lambada"]
-    command += ["--include_path", str(tmp_path / "tasks"), "--output_path", str(tmp_path / "out"), "--batch_size", "2"]
+    command += [
+        "--include_path",
+        str(tmp_path / "tasks"),
+        "--output_path",
+        str(tmp_path / "out"),
+        "--batch_size",
+        "2",
+        "--device",
+        "cpu",
+    ]
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **offline}, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
