@@ -181,6 +181,18 @@ def test_retention_is_near_one_at_the_start():
     assert 0.96 < alpha.min().item() < alpha.max().item() < 1
 
 
+@pytest.mark.parametrize("rule", ["gradient", "momentum", "dgd"])
+def test_a_deep_memory_is_alive_after_a_long_text(rule):
+    memory, draw, state = DeepMemory(rule, dim=8, num_heads=1), torch.Generator().manual_seed(0), None
+    with torch.no_grad():
+        for _ in range(16):
+            _, state = memory(torch.randn(1, 512, 8, generator=draw), state)
+        _, after = memory(torch.randn(1, 64, 8, generator=draw), state)
+    for first, before, now in zip(memory.initial, state.memory, after.memory):
+        assert before.norm() > 0.3 * first.norm()
+        assert (now - before).norm() > 1e-3 * before.norm()
+
+
 def test_delta_memory_recalls_what_it_was_told():
     """Orthogonal keys, eta near 1, no decay: the memory answers each key with its value (float32)."""
     memory = MatrixMemory("delta", dim=8, num_heads=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Generic, TypeVar
@@ -100,7 +101,13 @@ def unit(vector: Tensor) -> Tensor:
     return unit_vectors(vector if vector.dtype == torch.float64 else vector.float())
 
 
-def retention_bias(num_heads: int) -> Tensor:
-    """Logits [H] of alpha at the start: 1 - alpha from 1/32 to 1/4096, so that heads forget at different speeds."""
-    kept = 1 - torch.logspace(-5, -12, num_heads, base=2.0, dtype=torch.float64)
-    return torch.logit(kept).float()
+def retention_bias(num_heads: int, *, spans: tuple[float, float] = (2.0**5, 2.0**12)) -> Tensor:
+    """Logits [H] of alpha at the start: 1 - alpha from 1 / spans[0] to 1 / spans[1], as heads should differ.
+
+    Args:
+        num_heads: H; one head alone takes the longer span.
+        spans: tokens that the fastest and the slowest head remember.
+    """
+    fastest, slowest = (-math.log2(span) for span in spans)
+    lost = torch.logspace(slowest, fastest, num_heads, base=2.0, dtype=torch.float64).flip(0)
+    return torch.logit(1 - lost).float()

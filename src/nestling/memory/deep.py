@@ -26,6 +26,10 @@ class DeepRule:
     momentum: bool = False
 
 
+# Decay pulls every map to 0, and at 0 all gradients of a deep memory are 0: it would never learn again. So memories
+# start with decay as slow as weight decay is; how fast they forget is learned from there.
+SPANS = (2.0**15, 2.0**18)
+
 DEEP_RULES: dict[str, DeepRule] = {
     "gradient": DeepRule(),
     "momentum": DeepRule(momentum=True),
@@ -98,6 +102,7 @@ class DeepMemory(Memory[WeightState]):
             with_momentum=self._how.momentum,
             unit_value=False,
             eta_bias=0.0,
+            spans=SPANS,
         )
         width = 4 * self.head_dim if hidden is None else hidden
         self.initial = nn.ParameterList(_initial_weights(num_heads, self.head_dim, width, depth, seed))

@@ -58,6 +58,7 @@ class Projections(nn.Module):
         with_momentum: whether momentum is projected.
         unit_value: v = unit(W_v x).
         eta_bias: logit of eta for a token of zeros.
+        spans: tokens that the fastest and the slowest head remember at the start.
     """
 
     def __init__(
@@ -70,11 +71,12 @@ class Projections(nn.Module):
         with_momentum: bool,
         unit_value: bool,
         eta_bias: float,
+        spans: tuple[float, float] = (2.0**5, 2.0**12),
     ) -> None:
         super().__init__()
         self.num_heads, self.head_dim = num_heads, head_dim
         self.bounded_eta, self.unit_value = bounded_eta, unit_value
-        biases = [torch.full((num_heads,), eta_bias), retention_bias(num_heads)]
+        biases = [torch.full((num_heads,), eta_bias), retention_bias(num_heads, spans=spans)]
         if with_momentum:
             biases.append(torch.full((num_heads,), 2.0))
         self.width, self.num_rates = 3 * num_heads * head_dim, len(biases) * num_heads

@@ -110,9 +110,9 @@ class AnchoredChunk(torch.autograd.Function):
             else:
                 grad_query = grad_asked if grad_query is None else grad_query + grad_asked
 
-        grad_eta = -sum(_dot(push, tape.error) for push, tape in zip(grad_push, tapes))  # pyright: ignore[reportOperatorIssue]
-        grad_errors = []
+        grad_errors, grad_eta = [], torch.zeros_like(eta)
         for tape, push, seen in zip(tapes, grad_push, grad_seen):
+            grad_eta -= _dot(push, tape.error)
             grad_errors.append(_unlimited(-eta * push, tape, seen, form.limit))
         grad_key, grad_value = _factors_backward(form, maps, tapes, (output, value), grad_errors, grad_seen, outers)
         grad_weights = [
@@ -148,10 +148,12 @@ def _surprises(
     form: Form, weights: list[Tensor], totals: list[Tensor], output: Tensor, value: Tensor
 ) -> tuple[list[Tensor], list[Tensor | None]]:
     """Surprise of every map before the limit, and what came back from the map above it."""
-    errors, backs = [form.surprise(output, value)], [None]
+    errors = [form.surprise(output, value)]
+    backs: list[Tensor | None] = [None]
     for weight, total in zip(reversed(weights[1:]), reversed(totals[:-1])):
-        backs.append(torch.bmm(errors[-1], weight))
-        errors.append(form.activation.derivative(total) * backs[-1])
+        back = torch.bmm(errors[-1], weight)
+        backs.append(back)
+        errors.append(form.activation.derivative(total) * back)
     return errors[::-1], backs[::-1]
 
 
@@ -333,4 +335,4 @@ def _flat(tape: Tape) -> tuple[Any, ...]:
 def _tapes(flat: tuple[Any, ...], depth: int, num_weights: int) -> list[Tape]:
     size = 8 + num_weights
     parts = (flat[layer * size : (layer + 1) * size] for layer in range(depth))
-    return [Tape(*part[:7], tuple(part[7:-1]), part[-1]) for part in parts]
+    return [Tape(*part[:7], found=part[7:-1], answer=part[-1]) for part in parts]  # pyright: ignore[reportCallIssue]

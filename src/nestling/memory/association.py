@@ -1,0 +1,106 @@
+"""A memory that opens on two keys at once: whom a text speaks of, and what it is about to say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["ASK", "RAW", "Association", "AssociationTable", "Form", "Thresholds"]
+
+ASK, RAW = 0, 1  # frames: the place where an answer to a question begins, and any other place in a text
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to write an answer, token by token.
+
+    Args: values: [P, D], the correction that makes token p the most probable one.   pieces: [P - 1, W] unit early
+        keys of the answer's tokens but the last: token p is written where token p - 1 is recognised.
+    """
+
+    values: Tensor
+    pieces: Tensor
+
+
+@dataclass(frozen=True)
+class Association:
+    """One stored pair.
+
+    Args: who: [M, W] unit early keys of the words that name the subject.   what: [R, D] unit late keys of the places
+        where the answer begins.   frames: the frame of each `what`.   forms: the answer as it is written in frame ASK
+        and in frame RAW.
+    """
+
+    who: Tensor
+    what: Tensor
+    frames: tuple[int, ...]
+    forms: tuple[Form, Form]
+
+    def tensors(self) -> list[Tensor]:
+        """All of it, in a fixed order."""
+        return [self.who, self.what, *(tensor for form in self.forms for tensor in (form.values, form.pieces))]
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What must be exceeded for a pair to open, measured once for a model (`frames.calibrate`); cosines.
+
+    Args: who: of the subject.   same, cross: of places in one frame, and in two.   piece: of the answer's tokens.
+    """
+
+    who: float
+    same: float
+    cross: float
+    piece: float
+
+
+class AssociationTable:
+    """Many associations stacked for reading.
+
+    s_n(t) = mean_m max_{j <= t} <who_nm, e_j>                      has its subject been spoken of?
+    a_r(t) = <what_r, u_t>                                          is this the place for its answer?
+    score  = [s_n - tau_s]_+ / (1 - tau_s)  [a_r - tau_a]_+ / (1 - tau_a)
+
+    The pair of the highest positive score opens at t; where none is positive nothing is added and the model is as it
+    was, bit for bit. Both keys of a stored pair are 1 at the place it was taught, which no other pair can exceed.
+
+    Source: a non-parametric memory, NL eq. 62-63, with the product of two kernels; late interaction (the mean of
+        maxima) as in ColBERT, Khattab & Zaharia 2020; keys at the subject's tokens as in ROME, Meng et al. 2022.
+
+    Args: associations: in the order they were taught.   thresholds: of the model.
+    """
+
+    def __init__(self, associations: list[Association], thresholds: Thresholds) -> None:
+        self.associations = associations
+        self.thresholds = thresholds
+        who = [each.who for each in associations]
+        self.who = torch.cat(who)
+        self.what = torch.cat([each.what for each in associations])
+        device = self.who.device
+        counts = torch.tensor([len(each) for each in who], device=device)
+        owner = torch.arange(len(who), device=device).repeat_interleave(counts)
+        self.mean = torch.zeros(len(self.who), len(who), device=device)
+        self.mean[torch.arange(len(owner), device=device), owner] = 1 / counts[owner]
+        self.owner = torch.tensor([n for n, each in enumerate(associations) for _ in each.frames], device=device)
+        self.frames = torch.tensor([frame for each in associations for frame in each.frames], device=device)
+
+    def heard(self, early: Tensor, before: Tensor | None) -> Tensor:
+        """Best match so far of each word of each subject: [B, T, M] of unit keys [B, T, W]; `before` [B, M]."""
+        similar = early @ self.who.T
+        if before is not None:
+            similar[:, 0] = torch.maximum(similar[:, 0], before)
+        return similar.cummax(dim=1).values
+
+    def subjects(self, heard: Tensor) -> Tensor:
+        """s_n(t), [B, T, N]."""
+        return heard @ self.mean
+
+    def scores(self, subjects: Tensor, late: Tensor, frames: Tensor) -> Tensor:
+        """Score of each place key at each token: [B, T, R].   late: unit [B, T, D].   frames: [B, T]."""
+        tau = self.thresholds
+        limit = torch.where(frames.unsqueeze(-1) == self.frames, tau.same, tau.cross)
+        place = ((late @ self.what.T - limit) / (1 - limit)).clamp_min(0)
+        subject = ((subjects - tau.who) / (1 - tau.who)).clamp_min(0)
+        return place * subject[..., self.owner]
