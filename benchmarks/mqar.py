@@ -42,8 +42,8 @@ SETTINGS = [
     *(TRAIN_PAIRS, *TEST_PAIRS),
     *(BATCH, STEPS, LEARNING_RATE, TEST_SEQUENCES),
 ]
-# These diverge as printed with rates up to 1 and values of any length (seen: not a number, or chance): values have length
-# 1, and eta is scaled, as in the modules of `nestling.memory`.
+# These diverge as printed with rates up to 1 and values of any length (seen: not a number, or chance): values have
+# length 1, and eta is scaled, as in the modules of `nestling.memory`.
 UNIT_VALUES = {"oja", "lp", "deep", "deep_momentum", "deep_dgd"}
 LARGEST_ETA = dict.fromkeys(UNIT_VALUES - {"oja"}, 0.1)
 Parameters = dict[str, Tensor]
