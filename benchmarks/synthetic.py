@@ -181,11 +181,11 @@ def shown(found: list[float]) -> str:
 
 
 def costs(record: dict[str, Any], models: Sequence[str]) -> list[str]:
-    lines = ["| model | parameters | seconds per cell, median (most) | rates chosen |", "|---|---|---|---|"]
+    lines = ["| model | parameters | processor seconds per cell, median (most) | rates chosen |", "|---|---|---|---|"]
     for model in models:
         cells = [cell for cell in record["cells"].values() if cell["model"] == model]
         sizes = sorted({cell["parameters"] for cell in cells})
-        seconds = [cell["seconds"] for cell in cells]
+        seconds = [cell["cpu_seconds"] for cell in cells]
         rates = sorted({cell["rate"] for cell in cells})
         span = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
         times = f"{statistics.median(seconds):.0f} ({max(seconds):.0f})"
