@@ -87,7 +87,7 @@ def text_task(place: Path | None) -> Task:
         make=_llama,
         draw=draw,
         validation=_evenly(validation, batches=2),
-        test=_evenly(test, batches=4),
+        test=_evenly(test, batches=3),
     )
 
 
