@@ -118,11 +118,12 @@ def say(line: str) -> None:
 
 
 def save(name: str, record: dict[str, Any]) -> None:
-    """Numbers, page and picture."""
+    """Numbers, and, once there is a finished cell, page and picture."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     write_atomically(FOLDER / f"{name}.json", (json.dumps(record, indent=1) + "\n").encode())
-    write_atomically(FOLDER / f"{name}.md", page(name, record).encode())
-    draw(name, record, FOLDER / f"{name}.png")
+    if record["cells"]:
+        write_atomically(FOLDER / f"{name}.md", page(name, record).encode())
+        draw(name, record, FOLDER / f"{name}.png")
 
 
 def values(record: dict[str, Any], task: str, model: str, part: str, metric: str) -> list[float]:
@@ -195,8 +196,6 @@ def costs(record: dict[str, Any], models: Sequence[str]) -> list[str]:
 
 def draw(name: str, record: dict[str, Any], path: Path) -> None:
     study, models = STUDIES[name], models_in(record)
-    if not models:
-        return
     places = parts_of(study)
     figure, axis = plt.subplots(figsize=(8, 0.3 * len(places) + 1.6), layout="constrained")
     for number, model in enumerate(models):
