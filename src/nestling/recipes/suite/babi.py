@@ -1,7 +1,8 @@
 """bAbI in long context: the few sentences of a story stand, in order, among the sentences of real books.
 
 The model is shown the text and the question; its answer is the likeliest of all answers that occur in the task.
-(BABILong itself counts what a model generates; a choice has a chance level that small models can be told from.)
+(BABILong itself counts what a model generates; a choice has a chance level that small models can be told from: what
+always giving the commonest answer of the file scores.)
 
 Source: bAbI, arXiv 1502.05698; BABILong, arXiv 2406.10149.
 """
@@ -9,6 +10,7 @@ Source: bAbI, arXiv 1502.05698; BABILong, arXiv 2406.10149.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -92,6 +94,7 @@ def run(name: str, file: str, reader: Reader, settings: Settings, report: Report
     """One row per length."""
     stories = read_stories(find_file(settings.data, (f"babi_original/{file}",), f"task {name}"))
     answers = sorted({story.answer for story in stories})
+    commonest = max(Counter(story.answer for story in stories).values()) / len(stories)
     haystack = sentences_of(books(settings.data))
     rows = []
     for length in settings.lengths:
@@ -113,7 +116,7 @@ def run(name: str, file: str, reader: Reader, settings: Settings, report: Report
                 value=value,
                 length=length,
                 samples=settings.samples,
-                chance=1 / len(answers),
+                chance=commonest,
                 note=f"likeliest of {len(answers)} answers",
             )
         )
