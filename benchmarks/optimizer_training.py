@@ -173,17 +173,18 @@ def compare(kind: str, task: Task, cell: Callable[..., Any], args: argparse.Name
     kept = cell(f"{kind}-settings", lambda: settings)
     if kept != settings:
         raise InputError(f"{args.out} holds runs with {kept}, asked for {settings}: name another --out")
-    if args.retime:
-        (args.out / f"{kind}-seconds.json").unlink(missing_ok=True)
     trials = {name: tune(cell, task, kind, name, args) for name in names}
     rates = {name: min(trials[name], key=loss_or_inf)["lr"] for name in names}
-    seconds = cell(f"{kind}-seconds", lambda: step_seconds(task, names))
     steps = args.steps[kind]
     runs: dict[str, list[Any]] = {name: [] for name in names}
     for seed in range(args.seeds):
         for name in names:
             make = partial(train, task, name, rates[name], seed=seed, steps=steps, every=max(1, steps // 8))
             runs[name].append(cell(f"{kind}-{name}-seed{seed}", make))
+    probe = args.out / f"{kind}-seconds.json"
+    if args.retime or (probe.exists() and not set(names) <= set(json.loads(probe.read_text()))):
+        probe.unlink(missing_ok=True)
+    seconds = cell(f"{kind}-seconds", lambda: step_seconds(task, names))
     rows = {
         name: {"lr": rates[name], "trials": trials[name], "seconds": seconds[name], "runs": runs[name]}
         for name in names
