@@ -31,6 +31,7 @@ def find_corpus(data: str, *, column: str = "text") -> Corpus:
         FILE                 one document; of a .jsonl file one a line, in the field `column`
         FOLDER               its .txt, .md and .jsonl files, subfolders too; files called train, valid, validation, dev
                              or test are those parts
+        FOLDER/en_*.txt      the files of that pattern, as one folder of documents
         documentation ...    texts that come with Python (`nestling.streams.text_sources`)
         owner/name[:config]  a data set of the Hugging Face hub, with the package `datasets`
 
@@ -43,6 +44,8 @@ def find_corpus(data: str, *, column: str = "text") -> Corpus:
         return _folder(path, column)
     if path.exists():
         return {"train": read_text(path, column=column)}
+    if any(letter in path.name for letter in "*?["):
+        return _pattern(path, column)
     if data in SOURCES:
         return {"train": list(SOURCES[data]())}
     if data.partition(":")[0].count("/") == 1 and not data.startswith((".", "/", "~")) and not path.suffix:
@@ -107,6 +110,14 @@ def _folder(folder: Path, column: str) -> Corpus:
         part = _PART_NAMES[path.stem] if chosen is named else "train"
         corpus.setdefault(part, []).extend(read_text(path, column=column))
     return corpus
+
+
+def _pattern(pattern: Path, column: str) -> Corpus:
+    with plain_errors("read", pattern.parent):
+        paths = sorted(pattern.parent.glob(pattern.name), key=lambda each: natural_order(each.name))
+    if not paths:
+        raise DataError(f"no file fits {pattern}: expected texts of that pattern")
+    return {"train": [document for path in paths for document in read_text(path, column=column)]}
 
 
 def _json_lines(path: Path, content: bytes, column: str) -> list[bytes]:

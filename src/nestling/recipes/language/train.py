@@ -238,7 +238,7 @@ def token_losses(model: nn.Module, rows: Tensor, precision: str = "float32") -> 
     with torch.autocast(rows.device.type, torch.bfloat16, enabled=precision == "bf16"):
         logits = model(input_ids=rows[:, :-1], use_cache=False).logits
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return F.cross_entropy(wide.mT, rows[:, 1:], reduction="none")
+    return F.cross_entropy(wide.flatten(0, 1), rows[:, 1:].flatten(), reduction="none").view_as(rows[:, 1:])
 
 
 def _build_model(recipe: Recipe, tokenizer: Any) -> Any:
