@@ -58,7 +58,7 @@ MAD_WORDS = (
 STUDIES = {
     "formal_languages": Study(
         GROUPS["formal_languages"],
-        Training(steps=1200, trial_steps=300, batch=16, num_test=256),
+        Training(steps=800, trial_steps=200, batch=16, num_test=256),
         "sequence",
         "Formal languages",
         FORMAL_WORDS,

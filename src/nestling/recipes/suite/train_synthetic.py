@@ -40,7 +40,7 @@ class Training:
     steps: int = 2000
     trial_steps: int = 500
     batch: int = 16
-    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
     weight_decay: float = 0.01
     num_test: int = 256
     sizes: Sizes = field(default_factory=Sizes)
