@@ -29,10 +29,13 @@ ROOMS = (
     "metrics",
     "models",
     "models.hope",
+    "models.nested_lm",
+    "models.pretrained",
     "optim",
     "recipes",
     "recipes.bench",
     "recipes.levels",
+    "recipes.suite",
     "rules",
     "streams",
 )
@@ -80,9 +83,11 @@ def test_the_package_exports_what_it_names_and_nothing_by_accident() -> None:
         "HopeForCausalLM",
         "HopeModel",
         "LearnResult",
+        "NestedLM",
         "__version__",
         "learn",
         "levels",
+        "nest",
     ]
     assert set(nestling.__all__) <= set(dir(nestling))
     assert nestling.learn is importlib.import_module("nestling.recipes").learn

@@ -10,12 +10,24 @@ if TYPE_CHECKING:
     from nestling.models.hope import HopeConfig as HopeConfig
     from nestling.models.hope import HopeForCausalLM as HopeForCausalLM
     from nestling.models.hope import HopeModel as HopeModel
+    from nestling.models.nested_lm.learner import NestedLM as NestedLM
+    from nestling.models.nested_lm.nest import nest as nest
     from nestling.recipes.learn import learn as learn
     from nestling.recipes.levels import levels as levels
     from nestling.recipes.results import LearnResult as LearnResult
 
 __version__ = "0.1.0"
-__all__ = ["HopeConfig", "HopeForCausalLM", "HopeModel", "LearnResult", "__version__", "learn", "levels"]
+__all__ = [
+    "HopeConfig",
+    "HopeForCausalLM",
+    "HopeModel",
+    "LearnResult",
+    "NestedLM",
+    "__version__",
+    "learn",
+    "levels",
+    "nest",
+]
 
 register_when_imported()
 
@@ -34,6 +46,10 @@ def __getattr__(name: str) -> Any:
         from nestling.recipes.results import LearnResult
 
         return LearnResult
+    if name in ("NestedLM", "nest"):
+        from nestling.models import nested_lm
+
+        return getattr(nested_lm, name)
     if name in ("HopeConfig", "HopeForCausalLM", "HopeModel"):
         from nestling.models import hope
 

@@ -15,6 +15,7 @@ from nestling.cli.generate import generate
 from nestling.cli.learn import learn
 from nestling.cli.levels import levels
 from nestling.cli.lm_eval import PASS_ON, lm_eval
+from nestling.cli.pull import pull
 from nestling.cli.report import report
 from nestling.cli.strategies import strategies
 from nestling.cli.streams import streams
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, learn, report, streams, strategies, levels, bench):
+for command in (demo, learn, report, streams, strategies, levels, bench, pull):
     app.command()(command)
 for name, command in {"train": train, "generate": generate, "eval": evaluate}.items():
     app.command(name)(command)

@@ -1,0 +1,342 @@
+"""A pretrained language model with a memory in its weights that can be taught, corrected and made to forget."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nestling.errors import InputError
+from nestling.memory.association import AssociationTable
+from nestling.models.nested_lm.calibration_texts import PROSE
+from nestling.models.nested_lm.corrections import Corrections
+from nestling.models.nested_lm.frames import Frames, calibrate
+from nestling.models.nested_lm.lesson import Capacity, Lesson, Recall, Receipt, Snapshot, Stored, fingerprint
+from nestling.models.nested_lm.reader import Reader
+from nestling.models.nested_lm.saving import read_memory, write_memory
+from nestling.models.nested_lm.taps import States, Taps, find_blocks
+from nestling.models.nested_lm.wording import Message, Wording, check_text
+from nestling.models.nested_lm.writing import Draft, Writer
+
+__all__ = ["NestedLM"]
+
+EARLY, LATE = 0.2, 0.93
+_SAME = 0.97
+_NEARLY_FULL = 0.9
+
+Taught = str | tuple[str, str] | Sequence[Message]
+Prompt = str | Sequence[Message]
+
+
+class NestedLM:
+    """Levels of a nested system: the model's own weights, frozen, and a memory that changes with every lesson.
+
+    Keys are states of the frozen model and values act behind its last block, so no lesson changes another one's keys:
+    lessons commute, merge by union, and are forgotten exactly.
+
+    Args:
+        model: a causal language model of transformers; it keeps its weights, and hooks are put on it.
+        tokenizer: its tokenizer.
+        memory: a file that lessons are read from now and saved to after each change; None keeps them in the process.
+        max_associations: >= 1, how many taught answers it takes (each is compared at every token).
+        max_drift: nats per token that a lesson may cost on ordinary prose before it is refused.
+    Raises: InputError for a model it cannot be put on; CheckpointError for an unusable memory file.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        *,
+        memory: str | Path | None = None,
+        max_associations: int = 10_000,
+        max_drift: float = 0.02,
+    ) -> None:
+        if max_associations < 1:
+            raise InputError(f"max_associations: expected at least 1, got {max_associations}")
+        depth = len(find_blocks(model))
+        self.model, self.tokenizer = model, tokenizer
+        self.max_associations, self.max_drift = max_associations, max_drift
+        self._wording = Wording(tokenizer)
+        early = min(depth, max(1, round(EARLY * depth)))
+        self._taps = Taps(model, early, max(early, round(LATE * depth)), self._correct)
+        self._corrections = Corrections(self._taps.head)
+        self._frames: Frames | None = None
+        self._reader: Reader | None = None
+        self._prose: list[tuple[States, Tensor]] = []
+        self._stored: dict[str, Stored] = {}
+        self._path = None if memory is None else Path(memory).expanduser()
+        if self._path is not None and self._path.exists():
+            self.load(self._path)
+
+    def teach(self, taught: Taught, *, tags: Sequence[str] = ()) -> Lesson:
+        """Learn something at once; it is written before this returns, to the memory file too where there is one.
+
+        Args:
+            taught: (question, answer), or messages that end with the assistant's answer, or a running text.
+            tags: words of yours to find the lesson by; they are stored as they are.
+        Returns: the lesson; its `warnings` say what it contradicts. A new answer to the same question replaces the
+            old one.
+        Raises: InputError for nothing, binary content, a text with nothing to learn, a lesson that costs ordinary
+            prose more than max_drift, and when the memory is full.
+        """
+        began = time.perf_counter()
+        draft = self._draft(taught)
+        self._guard(draft)
+        replaced, warnings = self._compare(draft)
+        kept = {id_: each for id_, each in self._stored.items() if id_ not in replaced}
+        used = sum(len(each.associations) for each in kept.values()) + len(draft.associations)
+        if used > self.max_associations:
+            raise InputError(
+                f"the memory is full: {used} associations of {self.max_associations}; forget something or raise it"
+            )
+        if used >= _NEARLY_FULL * self.max_associations:
+            warnings.append(f"the memory is nearly full: {used} of {self.max_associations} associations")
+        lesson = Lesson(
+            id=fingerprint(draft.associations)[:12],
+            tags=tuple(tags),
+            surprise_before=draft.before,
+            surprise_after=draft.after,
+            seconds=time.perf_counter() - began,
+            num_bytes=sum(2 * tensor.numel() for each in draft.associations for tensor in each.tensors()),
+            replaced=tuple(replaced),
+            warnings=tuple(warnings),
+        )
+        kept[lesson.id] = Stored(lesson, draft.associations)
+        self._change(kept)
+        return lesson
+
+    @torch.no_grad()
+    def generate(self, prompt: Prompt, *, raw: bool = False, max_new_tokens: int = 64, **options: Any) -> str:
+        """Answer a question or go on with a text; greedy unless `do_sample=True`.
+
+        Args:
+            prompt: a question, or messages that end with the user's.   raw: go on with the prompt as running text.
+            max_new_tokens: >= 1.   options: of the model's own `generate` (one sequence, no beams).
+        """
+        if options.get("num_beams", 1) != 1 or options.get("num_return_sequences", 1) != 1:
+            raise InputError("generate answers with one sequence: leave num_beams and num_return_sequences at 1")
+        ids = torch.tensor([self._prompt_ids(prompt, raw)], device=self._corrections.device)
+        options = {"do_sample": False, "pad_token_id": self._pad(), **options}
+        model: Any = self.model
+        with self._taps.one_text():
+            out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, **options)
+        return str(self.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)).strip()
+
+    def why(self) -> list[tuple[str, float]]:
+        """Lessons that opened during the last pass or `generate`, with their scores in (0, 1], in order."""
+        if self._reader is None:
+            return []
+        owners = [id_ for id_, each in self._stored.items() for _ in each.associations]
+        return [(owners[firing.association], firing.score) for firing in self._reader.fired]
+
+    def lessons(self) -> list[Lesson]:
+        """All lessons, oldest first."""
+        return [each.lesson for each in self._stored.values()]
+
+    def forget(self, lesson: Lesson | str) -> Receipt:
+        """Delete a lesson: afterwards the memory equals, to the bit, one that never saw it.
+
+        Raises: InputError when there is no such lesson.
+        """
+        id_ = lesson if isinstance(lesson, str) else lesson.id
+        if id_ not in self._stored:
+            raise InputError(f"there is no lesson {id_!r}: see lessons()")
+        before = self.hash()
+        self._change({key: each for key, each in self._stored.items() if key != id_})
+        return Receipt(id_, before, self.hash(), len(self._stored))
+
+    def hash(self) -> str:
+        """SHA-256 of everything learned, in any order."""
+        parts = sorted(fingerprint(each.associations) for each in self._stored.values())
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+    def snapshot(self) -> Snapshot:
+        """What is known now."""
+        return Snapshot(tuple(self._stored.values()), self.hash())
+
+    def rollback(self, snapshot: Snapshot) -> None:
+        """Know again what was known at the snapshot."""
+        self._change({each.lesson.id: each for each in snapshot.stored})
+
+    def merge(self, other: NestedLM) -> None:
+        """Learn all that another learner on the same model was taught.
+
+        Raises: InputError for another model, or when the memory would be too full.
+        """
+        if self.model_hash() != other.model_hash():
+            raise InputError("expected a learner on the same pretrained model: keys of another one mean nothing here")
+        together = {**self._stored, **other._stored}
+        if (used := sum(len(each.associations) for each in together.values())) > self.max_associations:
+            raise InputError(f"the memory would be full: {used} associations of {self.max_associations}")
+        self._frames = self._frames or other._frames
+        self._change(together)
+
+    def recall_check(self) -> Recall:
+        """Ask the memory with every lesson's own keys, without the model: is each still the one that opens?"""
+        table = self._reader.table if self._reader is not None else None
+        if table is None:
+            return Recall(0, 0, ())
+        owners = [id_ for id_, each in self._stored.items() for _ in each.associations]
+        lost = [owners[n] for n in range(len(owners)) if not _opens(table, n)]
+        return Recall(len(owners), len(owners) - len(lost), tuple(dict.fromkeys(lost)))
+
+    def capacity(self) -> Capacity:
+        """How full the memory is."""
+        stored = self._stored.values()
+        used = sum(len(each.associations) for each in stored)
+        return Capacity(used, self.max_associations, sum(each.lesson.num_bytes for each in stored))
+
+    def save(self, path: str | Path) -> None:
+        """Write the memory, not the model, to one file, whole or not at all."""
+        write_memory(
+            Path(path).expanduser(),
+            model=self.model_hash(),
+            frames=self._ready().frames,
+            stored=list(self._stored.values()),
+        )
+
+    def load(self, path: str | Path) -> None:
+        """Know what a saved memory knows, in place of what is known now.
+
+        Raises: CheckpointError for a file that is missing, damaged, or of another model.
+        """
+        frames, stored = read_memory(Path(path).expanduser(), model=self.model_hash())
+        self._frames, self._reader = frames, None
+        self._stored = {each.lesson.id: each for each in stored}
+        self._refresh()
+
+    def close(self) -> None:
+        """Take the hooks off the model, which then is as it came."""
+        self._taps.remove()
+
+    def model_hash(self) -> str:
+        """Hash of the architecture and of a sample of every weight."""
+        digest = hashlib.sha256()
+        for name, parameter in self.model.named_parameters():
+            flat = parameter.detach().reshape(-1)
+            sample = flat[:: max(1, flat.numel() // 64)].float().cpu()
+            digest.update(f"{name}{tuple(parameter.shape)}".encode() + sample.numpy().tobytes())
+        return digest.hexdigest()
+
+    def _draft(self, taught: Taught) -> Draft:
+        reader = self._ready()
+        writer = Writer(self._taps, self._wording, reader.frames, self._corrections)
+        if isinstance(taught, str | bytes | bytearray):
+            return writer.text(check_text("the text", taught))
+        messages, answer = _question(taught)
+        return writer.question(messages, answer)
+
+    def _guard(self, draft: Draft) -> None:
+        """Refuse what is not finite or costs ordinary prose too much."""
+        if not all(bool(torch.isfinite(part).all()) for each in draft.associations for part in each.tensors()):
+            raise InputError("this lesson gives NaN or infinity: the model's states are not finite here")
+        reader = Reader(self._ready().frames, list(draft.associations))
+        change, count = 0.0, 0
+        for states, targets in self._probe():
+            count += len(targets)
+            added = reader.correct(states.early, states.late, fresh=True)
+            if added is not None:
+                last = states.last[0, :-1]
+                after = self._corrections.surprise(last + added[0, :-1], targets).sum()
+                change += float(after - self._corrections.surprise(last, targets).sum())
+        if change / count > self.max_drift:
+            raise InputError(
+                f"this lesson would cost ordinary prose {change / count:.3f} nats per token, more than max_drift = "
+                f"{self.max_drift}: name its subject more distinctly"
+            )
+
+    def _compare(self, draft: Draft) -> tuple[list[str], list[str]]:
+        """Lessons on the same question, and words on lessons that answer nearly the same one otherwise."""
+        table = self._reader.table if self._reader is not None else None
+        if draft.asked is None or table is None:
+            return [], []
+        new = draft.associations[0]
+        owners = [id_ for id_, each in self._stored.items() for _ in each.associations]
+        same: list[str] = []
+        warnings: list[str] = []
+        for id_, old in zip(owners, table.associations, strict=True):
+            subject = min(float((new.who @ old.who.T).amax(dim).mean()) for dim in (0, 1))
+            place = float((new.what[0] @ old.what.T).max())
+            answer = torch.nn.functional.cosine_similarity(new.forms[1].values[0], old.forms[1].values[0], dim=0)
+            if subject >= _SAME and place >= _SAME:
+                same.append(id_)
+            elif subject >= 0.9 and place >= 0.8 and answer < 0.9:
+                warnings.append(f"lesson {id_} answers nearly the same question otherwise (likeness {place:.2f})")
+        return list(dict.fromkeys(same)), warnings
+
+    def _change(self, stored: dict[str, Stored]) -> None:
+        before, self._stored = self._stored, stored
+        try:
+            if self._path is not None:
+                self.save(self._path)
+        except BaseException:
+            self._stored = before
+            raise
+        self._refresh()
+
+    def _refresh(self) -> None:
+        self._ready().replace([each for stored in self._stored.values() for each in stored.associations])
+
+    def _ready(self) -> Reader:
+        """The reader; the model is measured when it is first needed."""
+        if self._reader is None:
+            if self._frames is None:
+                self._frames = calibrate(self._taps, self._wording, self._corrections.device)
+            self._reader = Reader(self._frames)
+        return self._reader
+
+    def _probe(self) -> list[tuple[States, Tensor]]:
+        if not self._prose:
+            for text in PROSE:
+                ids = torch.tensor([self._wording.raw(text)], device=self._corrections.device)
+                self._prose.append((self._taps.observe(ids), ids[0, 1:]))
+        return self._prose
+
+    def _correct(self, early: Tensor, late: Tensor, fresh: bool) -> Tensor | None:
+        return None if self._reader is None else self._reader.correct(early, late, fresh)
+
+    def _prompt_ids(self, prompt: Prompt, raw: bool) -> list[int]:
+        if raw:
+            if not isinstance(prompt, str):
+                raise InputError("raw=True goes on with a text: expected text, got messages")
+            return self._wording.raw(check_text("the prompt", prompt))
+        if isinstance(prompt, str | bytes | bytearray):
+            return self._wording.ask([{"role": "user", "content": check_text("the prompt", prompt)}])
+        return self._wording.ask(prompt)
+
+    def _pad(self) -> int:
+        for name in ("pad_token_id", "eos_token_id"):
+            if (found := getattr(self.tokenizer, name, None)) is not None:
+                return int(found)
+        return 0
+
+
+def _question(taught: Any) -> tuple[list[Message], str]:
+    """Messages up to the question, and the answer."""
+    if isinstance(taught, tuple) and len(taught) == 2:
+        question = check_text("the question", taught[0])
+        return [{"role": "user", "content": question}], check_text("the answer", taught[1])
+    try:
+        messages = [{"role": str(each["role"]), "content": each["content"]} for each in taught]
+    except (TypeError, KeyError) as error:
+        raise InputError("expected a text, (question, answer), or messages of role and content") from error
+    if len(messages) < 2 or messages[-1]["role"] != "assistant" or messages[-2]["role"] != "user":
+        raise InputError("expected messages that end with the user's question and the assistant's answer")
+    for each in messages:
+        each["content"] = check_text(f"the message of {each['role']}", each["content"])
+    return messages[:-1], messages[-1]["content"]
+
+
+def _opens(table: AssociationTable, number: int) -> bool:
+    """Whether association `number` is the one of highest score at its own keys."""
+    own = table.associations[number]
+    heard = (own.who @ table.who.T).amax(0)[None, None]
+    frames = torch.tensor([[own.frames[0]]], device=own.what.device)
+    scores = table.scores(table.subjects(heard), own.what[:1][None], frames)
+    return int(table.owner[scores[0, 0].argmax()]) == number and bool(scores.max() > 0)

@@ -1,0 +1,86 @@
+"""From what is said to tokens: questions as a model expects them, running text, and the words in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nestling.errors import InputError
+
+__all__ = ["Message", "Wording", "check_text", "words"]
+
+Message = dict[str, str]
+
+_WORD_MARKS = ("Ġ", "▁", " ")
+_CONTROL_SHARE = 0.05
+
+
+class Wording:
+    """How one tokenizer asks.
+
+    With a chat template a question is asked with it, and an answer ends with the end-of-text token; without one it is
+    asked as "Question: ...\\nAnswer:" and ends with the end of the line.
+
+    Args: tokenizer: of transformers.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.has_template = bool(getattr(tokenizer, "chat_template", None))
+
+    def ask(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of a conversation up to where the answer begins."""
+        if self.has_template:
+            text = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+            return self._ids(text)
+        names = {"user": "Question", "assistant": "Answer"}
+        lines = [f"{names.get(each['role'], each['role'])}: {each['content']}" for each in messages]
+        return self._ids("\n".join([*lines, "Answer:"]))
+
+    def raw(self, text: str) -> list[int]:
+        """Ids of running text."""
+        return self._ids(text)
+
+    def answer(self, answer: str) -> list[int]:
+        """Ids of an answer to a question, with the mark of its end where that is one token."""
+        ids = self._ids(answer if self.has_template else f" {answer}")
+        if self.has_template:
+            end = [] if self.tokenizer.eos_token_id is None else [int(self.tokenizer.eos_token_id)]
+        else:
+            end = self._ids("\n")
+        return ids + end if len(end) == 1 else ids
+
+    def continued(self, answer: str) -> list[int]:
+        """Ids of an answer inside running text."""
+        return self._ids(f" {answer}")
+
+    def _ids(self, text: str) -> list[int]:
+        return [int(each) for each in self.tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+
+def words(tokenizer: Any, ids: Sequence[int]) -> list[list[int]]:
+    """Positions of the tokens of each word; marks that are no letters or digits stand by themselves."""
+    groups: list[list[int]] = []
+    inside = False
+    for position, token in enumerate(tokenizer.convert_ids_to_tokens(list(ids))):
+        begins = token is None or token.startswith(_WORD_MARKS)
+        letters = bool(token) and any(each.isalnum() or ord(each) > 255 for each in token.lstrip("Ġ▁ "))
+        if begins or not inside or not letters:
+            groups.append([])
+        groups[-1].append(position)
+        inside = letters
+    return groups
+
+
+def check_text(what: str, text: object) -> str:
+    """The text, if somebody could have written it. Raises InputError for other types, nothing, and binary content."""
+    if isinstance(text, (bytes, bytearray)):
+        raise InputError(f"{what}: expected text, got {len(text)} bytes: decode them first")
+    if not isinstance(text, str):
+        raise InputError(f"{what}: expected text, got {type(text).__name__}")
+    if not text.strip():
+        raise InputError(f"{what} is empty: expected words")
+    control = sum(not each.isprintable() and not each.isspace() for each in text)
+    if "\0" in text or control > _CONTROL_SHARE * len(text):
+        raise InputError(f"{what}: expected text, got {control} control characters: is it a binary file?")
+    return text.strip()
