@@ -148,6 +148,19 @@ def test_token_by_token_in_float32_through_saving(options):
             state = type(state).from_state_dict({key: value.clone() for key, value in state.state_dict().items()})
 
 
+@pytest.mark.parametrize("negative", [False, True])
+@pytest.mark.parametrize("dgd", ["implicit", "explicit", "off"])
+@torch.no_grad()
+def test_decoding_ends_in_the_state_of_the_whole(dgd, negative):
+    layer, x, state, answers = make(dgd=dgd, negative_eigenvalues=negative), tokens(), None, []
+    whole, final = layer(x)
+    for t in range(x.shape[1]):
+        y, state = layer(x[:, t : t + 1], state)
+        answers.append(y)
+    near(torch.cat(answers, dim=1), whole)
+    near(state.state_dict(), final.state_dict())
+
+
 @pytest.mark.parametrize("options", EVERY)
 def test_the_future_has_no_gradient_and_everything_learns(options):
     layer, x = make(**options), tokens().requires_grad_()

@@ -16,6 +16,7 @@ from nestling.layers.self_modifying_matrix import MatrixMemories
 from nestling.layers.self_modifying_mlp import MlpMemories
 from nestling.layers.self_modifying_options import Options, token_rates
 from nestling.layers.self_modifying_state import SelfModifyingState
+from nestling.layers.self_modifying_token import write_and_read_token
 from nestling.layers.short_convolution import convolve
 from nestling.memory.base import Memory, state_dtype, unit
 from nestling.memory.state import Weights
@@ -151,6 +152,8 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
 
     def mix(self, x: Tensor, state: SelfModifyingState) -> tuple[Tensor, SelfModifyingState]:
         """Write and read [B, T, D]; see `Memory.forward`."""
+        if self.is_fused and x.shape[1] == 1 and not torch.is_grad_enabled():
+            return self._one_token(x, state)
         mapped = self.input(x)
         logits = None if self.momentum is None else self.momentum(x)
         with torch.autocast(x.device.type, enabled=False):
@@ -200,6 +203,30 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         last = state.position if not steps else state.position.new_tensor(steps[-1][1])
         after = SelfModifyingState(memory, anchor, last, tail.unflatten(0, (batch, -1)), surprise)
         return answers.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2), after
+
+    def _one_token(self, x: Tensor, state: SelfModifyingState) -> tuple[Tensor, SelfModifyingState]:
+        """One token [B, 1, D] of matrix memories with the usual options, without gradients."""
+        batch, dtype = len(x), state_dtype(self.rate_bias)
+        mapped = self.input(x).to(dtype).view(batch, 2, self.num_heads, self.head_dim)
+        view, query = mapped.transpose(0, 1).reshape(2, -1, 1, self.head_dim).unbind()
+        memory, anchor, tail = (part.flatten(0, 1) for part in (state.memory[0], state.anchor[0], state.tail))
+        assert self.taps is not None
+        assert isinstance(self.memories, MatrixMemories)
+        maps = self.memories.columns(batch, dtype)
+        bias, taps = _rows(self.rate_bias.unsqueeze(1).to(dtype), batch), _rows(self.taps.to(dtype), batch)
+        with torch.autocast(x.device.type, enabled=False):
+            tokens = view, query, memory, anchor, maps, bias, taps, tail
+            answer, after, tail = write_and_read_token(*tokens, self.how)
+            answer = torch.matmul(answer.unflatten(0, (batch, -1)), self.memories.initial["memory"].to(dtype).mT)
+        y = self.output(answer.flatten(1).unsqueeze(1).to(x.dtype))
+        ((_, position),) = _steps(1, state.position.tolist(), self.chunk_sizes)
+        (anchor,) = self._move_anchor((anchor,), (after,), position)
+        return y, SelfModifyingState(
+            memory=(after.unflatten(0, (batch, -1)),),
+            anchor=(anchor.unflatten(0, (batch, -1)),),
+            position=state.position.new_tensor(position),
+            tail=tail.unflatten(0, (batch, -1)),
+        )
 
     def _parts(self, raw: Tensor, query: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Key, value, query and the logits of the rates of what was projected and, if it is static, the query."""

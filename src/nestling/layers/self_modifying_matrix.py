@@ -99,13 +99,16 @@ class MatrixMemories(nn.Module):
             found[name] = (weight @ factor[..., place, :] if moved else weight.expand(len(factor), -1, -1, -1),)
         return found
 
+    def columns(self, batch: int, dtype: torch.dtype) -> Tensor:
+        """The initial memories of all projections as right factors, [R, K, columns]."""
+        columns = torch.cat([self.initial[name].to(dtype) for name in (*self.how.vectors, "rates")], dim=1).mT
+        return columns.expand(batch, -1, -1, -1).flatten(0, 1)
+
     def maps(self, batch: int, dtype: torch.dtype) -> Maps:
         """The initial memories ready for `project`."""
-        names = (*self.how.vectors, "rates")
-        columns = torch.cat([self.initial[name].to(dtype) for name in names], dim=1).mT
+        columns = self.columns(batch, dtype)
         adaptive = [name in self.how.adaptive for name in self.how.vectors for _ in range(self.width)]
         adaptive += [name in self.how.adaptive for name in self.how.rates]
-        columns = columns.expand(batch, -1, -1, -1).flatten(0, 1)
         if all(adaptive):
             return Maps(columns, None)
         if not any(adaptive):

@@ -38,7 +38,8 @@ class Plan:
     subjects:    names of SUBJECTS; empty is all that are installed.
     cases:       sizes.
     repeats:     rounds after one warm-up; medians over rounds.
-    max_peer:    peers that are slower than everything else by far are left out above this B * T * D.
+    max_peer:    subjects that are slower than everything else by far are left out above this B * T * D.
+    max_quadratic: longest T of attention.
     with_memory: also the peak memory, one process per subject and case.
     """
 
@@ -49,7 +50,7 @@ class Plan:
         *(Case(batch=1, tokens=1, width=d, cache=c) for d in (256, 512) for c in (1024, 4096)),
     )
     repeats: int = 5
-    max_peer: int = 1024 * 256
+    max_peer: int = 4096 * 256
     max_quadratic: int = 4096
     with_memory: bool = True
 
@@ -81,7 +82,7 @@ def _fits(name: str, case: Case, plan: Plan) -> bool:
     row, size = SUBJECTS[name], case.batch * case.tokens * case.width
     if case.tokens == 1:
         return row.decodes
-    if name in ("fla_delta", "titans_pytorch", "deep_momentum"):
+    if name in ("fla_delta", "titans_pytorch", "deep_momentum", "self_modifying_mlp"):
         return size <= plan.max_peer
     return name != "sdpa" or case.tokens <= plan.max_quadratic
 

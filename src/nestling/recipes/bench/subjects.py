@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nestling.errors import ResourceError
+from nestling.layers import SelfModifyingTitans
 from nestling.memory import DeepMemory, MatrixMemory
 
 HEAD_DIM = 64
@@ -95,6 +96,11 @@ def _matrix_block(rule: str, dim: int) -> nn.Module:
     return Block(mixer, dim=dim, num_parameters=_parameters(dim))
 
 
+def _self_modifying_block(kind: str, dim: int) -> nn.Module:
+    mixer = SelfModifyingTitans(dim=dim, num_heads=dim // HEAD_DIM, kind=kind, chunk_size=CHUNK_SIZE)
+    return Block(mixer, dim=dim, num_parameters=_parameters(dim))
+
+
 def _deep(dim: int) -> nn.Module:
     return DeepMemory("momentum", dim=dim, num_heads=1, hidden=4 * dim, chunk_size=CHUNK_SIZE)
 
@@ -130,6 +136,8 @@ SUBJECTS: dict[str, Subject] = {
     "delta": Subject(make=partial(_matrix_block, "delta"), baseline="sdpa"),
     "gated_delta": Subject(make=partial(_matrix_block, "gated_delta"), baseline="sdpa"),
     "dgd": Subject(make=partial(_matrix_block, "dgd"), baseline="sdpa"),
+    "self_modifying": Subject(make=partial(_self_modifying_block, "matrix"), baseline="sdpa"),
+    "self_modifying_mlp": Subject(make=partial(_self_modifying_block, "mlp"), baseline="sdpa"),
     "fla_delta": Subject(make=_fla_delta, baseline="sdpa", package="fla", decodes=False),
     "deep_momentum": Subject(make=_deep, baseline="titans_pytorch"),
     "titans_pytorch": Subject(make=_titans_pytorch, baseline="titans_pytorch", package="titans_pytorch", decodes=False),
