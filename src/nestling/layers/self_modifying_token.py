@@ -1,0 +1,59 @@
+"""One token of self-modifying matrix memories for generation: as few operations as possible, no gradients."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nestling.layers.self_modifying_options import Options, limited, shares, token_rates
+from nestling.ops.unit_vectors import SMALLEST
+
+__all__ = ["write_and_read_token"]
+
+
+def write_and_read_token(
+    view: Tensor,
+    query: Tensor,
+    memory: Tensor,
+    anchor: Tensor,
+    maps: Tensor,
+    bias: Tensor,
+    taps: Tensor,
+    tail: Tensor,
+    how: Options,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `FusedChunk` computes for the next token, wherever it stands in its chunk; R counts rows and heads.
+
+    [k | v | rates] = (z G_anchor^T) W,   k, q, v <- conv(k, q, v),   k and q of length 1
+    G <- alpha G - erase G k k^T + write (G_anchor v) k^T,   y = G q
+
+    Args:
+        view: [R, 1, K], z.
+        query: [R, 1, K], before the convolution.
+        memory: [R, K, K], the common factor G.
+        anchor: [R, K, K], the same at the end of the last full chunk.
+        maps: [R, K, 2 K + 2], the initial memories W.
+        bias: [R, 1, 2], of the rates.
+        taps: [R, W, 3 K].
+        tail: [R, W - 1, 3 K], before the convolution.
+        how: options with `is_plain`.
+
+    Returns:
+        answers [R, 1, K] before M_memory,0, the new factor and the new tail.
+    """
+    width = view.shape[-1]
+    key, value, logits = torch.bmm(torch.bmm(view, anchor.mT), maps).split((width, width, 2), dim=-1)
+    seen = torch.cat([tail, torch.cat([key, query, value], dim=-1)], dim=1)
+    key, query, value = (seen * taps).sum(1, keepdim=True).split(width, dim=-1)
+    key, query = _unit(key), _unit(query)
+    rates = token_rates(logits + bias, None, how)
+    share = shares(key, rates, how)
+    push = share.write * limited(torch.bmm(value, anchor.mT), how.limit)
+    if share.erase is not None:
+        push.addcmul_(torch.bmm(key, memory.mT), share.erase, value=-1)
+    after = torch.baddbmm(memory * rates.log_alpha.exp().unsqueeze(-1), push.mT, key)
+    return torch.bmm(query, after.mT), after, seen[:, 1:]
+
+
+def _unit(vector: Tensor) -> Tensor:
+    return vector / torch.linalg.vector_norm(vector, dim=-1, keepdim=True).clamp_(min=SMALLEST)
