@@ -66,7 +66,7 @@ STUDIES = {
     "mad": Study(
         (*GROUPS["mad"], "mqar"),
         Training(
-            steps=1500, trial_steps=400, batch=16, num_test=128, sizes=Sizes(width=64, heads=2, span=64, chunk_size=32)
+            steps=1000, trial_steps=200, batch=16, num_test=128, sizes=Sizes(width=64, heads=2, span=64, chunk_size=32)
         ),
         "place",
         "MAD and multi-query recall",

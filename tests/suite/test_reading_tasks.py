@@ -238,6 +238,10 @@ def test_missing_files_and_wrong_names_say_what_to_do(tmp_path, monkeypatch):
         with pytest.raises(DataError, match=words) as error:
             evaluate(model, Bytes(), tasks, settings=Settings(lengths=(1000,), samples=1))
         assert "--data" in str(error.value)
+    said = []
+    with pytest.raises(DataError, match="lambada"):
+        evaluate(model, Bytes(), ["needle_single_1", "lambada"], report=said.append)
+    assert said == []  # before any reading
     with pytest.raises(UnknownNameError, match="did you mean 'lambada'"):
         evaluate(model, Bytes(), ["lambda"])
     with pytest.raises(InputError, match="stride"):

@@ -19,6 +19,7 @@ from nestling.recipes.suite import (
     SyntheticTask,
     Training,
     evaluate,
+    loss_of,
     run_suite,
     train_and_test,
 )
@@ -80,6 +81,17 @@ def test_the_rate_with_the_lowest_validation_loss_is_chosen():
     assert rate == 1e-2
     assert losses["0.01"] == min(losses.values())
     assert losses["1e-06"] == pytest.approx(math.log(2), abs=0.1)
+
+
+@pytest.mark.parametrize("model", SMALL_MODELS)
+def test_every_model_compresses_and_learns_from_it(model):
+    task = SYNTHETIC_TASKS["compression"]
+    module = learner(task, model, Sizes(width=32, layers=1), 0)
+    batch = task.batch(4, "1x", torch.Generator().manual_seed(0))
+    loss_of(module(batch.tokens), batch, task.kind).backward()
+    parts = [(name, part) for name, part in module.named_parameters() if part.numel()]
+    still = [name for name, part in parts if part.grad is None or not part.grad.abs().sum() > 0]
+    assert [name for name in still if "lm_head" not in name] == []
 
 
 def test_a_cell_is_plain_data_and_repeats_itself():

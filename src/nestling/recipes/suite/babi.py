@@ -90,12 +90,18 @@ def make_prompt(
     return text(count)
 
 
+def find(name: str, file: str, settings: Settings) -> tuple[list[Question], str]:
+    """The questions of a task, and the books. Raises DataError where a file is missing."""
+    stories = read_stories(find_file(settings.data, (f"babi_original/{file}",), f"task {name}"))
+    return stories, books(settings.data)
+
+
 def run(name: str, file: str, reader: Reader, settings: Settings, report: Report) -> list[SuiteRow]:
     """One row per length."""
-    stories = read_stories(find_file(settings.data, (f"babi_original/{file}",), f"task {name}"))
+    stories, text = find(name, file, settings)
     answers = sorted({story.answer for story in stories})
     commonest = max(Counter(story.answer for story in stories).values()) / len(stories)
-    haystack = sentences_of(books(settings.data))
+    haystack = sentences_of(text)
     rows = []
     for length in settings.lengths:
         generator = random.Random(f"{settings.seed} {name} {length}")
@@ -130,6 +136,7 @@ BABI_TASKS: tuple[ReadingTask, ...] = tuple(
         summary=f"bAbI {name.removeprefix('babi_')}: a short story among the sentences of books",
         source="bAbI, arXiv 1502.05698; BABILong, arXiv 2406.10149",
         needs=f"babi_original/{file}, books (.txt)",
+        find=partial(find, name, file),
         run=partial(run, name, file),
     )
     for name, file in _FILES.items()

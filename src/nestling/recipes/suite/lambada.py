@@ -43,9 +43,14 @@ def read_passages(path: Path) -> list[tuple[str, str]]:
     return found
 
 
+def find(settings: Settings) -> Path:
+    """The file of passages. Raises DataError where it is missing."""
+    return find_file(settings.data, NAMES, "LAMBADA")
+
+
 def run(reader: Reader, settings: Settings, report: Report) -> list[SuiteRow]:
     """Accuracy and perplexity."""
-    path = find_file(settings.data, NAMES, "LAMBADA")
+    path = find(settings)
     passages = read_passages(path)[: settings.limit]
     scored = [reader.log_likelihood(context, word) for context, word in passages]
     accuracy = sum(greedy for _, greedy in scored) / len(scored)
@@ -63,5 +68,6 @@ LAMBADA = ReadingTask(
     summary="the last word of passages of novels",
     source="arXiv 1606.06031",
     needs="lambada/*.jsonl",
+    find=find,
     run=run,
 )

@@ -187,6 +187,7 @@ NEEDLE_TASKS: tuple[ReadingTask, ...] = tuple(
         summary=summary,
         source="RULER, arXiv 2404.06654",
         needs="nothing" if what.noise else "books (.txt)",
+        find=(lambda _: None) if what.noise else lambda settings: books(settings.data),
         run=partial(run, name, what),
     )
     for name, (summary, what) in _WHICH.items()

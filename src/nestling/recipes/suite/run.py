@@ -83,6 +83,8 @@ def evaluate(
     """
     chosen = names_of(list(READING_TASKS) if tasks is None else tasks, READING_TASKS, READING_GROUPS)
     settings = settings or Settings()
+    for task in chosen:
+        READING_TASKS[task].find(settings)
     reader = Reader(model, tokenizer)
     rows = [row for task in chosen for row in READING_TASKS[task].run(reader, settings, report)]
     return SuiteResult(name, tuple(rows), asdict(settings))

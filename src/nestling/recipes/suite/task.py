@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from nestling.errors import InputError
@@ -75,6 +75,7 @@ class ReadingTask:
     name, summary: for people.
     source: where the task is defined.
     needs:  files it reads, in words.
+    find:   looks for these files; DataError where one is missing.
     run:    (reader, settings, report) -> rows.
     """
 
@@ -82,4 +83,5 @@ class ReadingTask:
     summary: str
     source: str
     run: Callable[[Reader, Settings, Report], list[SuiteRow]]
-    needs: str = field(default="nothing")
+    needs: str = "nothing"
+    find: Callable[[Settings], object] = lambda _: None

@@ -10,6 +10,7 @@ Source: Merity et al., arXiv 1609.07843; word and byte perplexity as in lm-evalu
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 
@@ -36,9 +37,14 @@ def text_loss(reader: Reader, ids: torch.Tensor, *, window: int, stride: int) ->
     return total
 
 
+def find(settings: Settings) -> Path:
+    """The file of articles. Raises DataError where it is missing."""
+    return find_file(settings.data, NAMES, "WikiText-2")
+
+
 def run(reader: Reader, settings: Settings, report: Report) -> list[SuiteRow]:
     """Word perplexity, byte perplexity, bits per byte."""
-    path = find_file(settings.data, NAMES, "WikiText-2")
+    path = find(settings)
     text = read_text(path)
     ids = torch.tensor(reader.tokens(text))
     if settings.limit is not None and len(ids) > settings.limit * THOUSAND:
@@ -68,5 +74,6 @@ WIKITEXT = ReadingTask(
     summary="perplexity of Wikipedia articles per word and byte",
     source="arXiv 1609.07843",
     needs="wikitext2/{test,valid}.txt",
+    find=find,
     run=run,
 )
