@@ -38,7 +38,6 @@ class Plan:
     subjects:    names of SUBJECTS; empty is all that are installed.
     cases:       sizes.
     repeats:     rounds after one warm-up; medians over rounds.
-    max_peer:    subjects that are slower than everything else by far are left out above this B * T * D.
     max_quadratic: longest T of attention.
     with_memory: also the peak memory, one process per subject and case.
     """
@@ -50,7 +49,6 @@ class Plan:
         *(Case(batch=1, tokens=1, width=d, cache=c) for d in (256, 512) for c in (1024, 4096)),
     )
     repeats: int = 5
-    max_peer: int = 4096 * 256
     max_quadratic: int = 4096
     with_memory: bool = True
 
@@ -79,11 +77,11 @@ def run_cases(plan: Plan, report: Callable[[str], None] = lambda _: None) -> Ite
 
 
 def _fits(name: str, case: Case, plan: Plan) -> bool:
-    row, size = SUBJECTS[name], case.batch * case.tokens * case.width
+    row = SUBJECTS[name]
     if case.tokens == 1:
         return row.decodes
-    if name in ("fla_delta", "titans_pytorch", "deep_momentum", "self_modifying_mlp"):
-        return size <= plan.max_peer
+    if row.largest is not None and case.batch * case.tokens * case.width > row.largest:
+        return False
     return name != "sdpa" or case.tokens <= plan.max_quadratic
 
 
@@ -115,11 +113,13 @@ def _prepare(name: str, case: Case) -> Callable[[], tuple[float, float]]:
     module = build(name, case.width)
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(case.batch, case.tokens, case.width, generator=generator)
-    return _decoding(module, x, case) if case.tokens == 1 else _training(module, x.requires_grad_())
+    if case.tokens == 1:
+        return _decoding(module, x, case)
+    return _training(module, x.requires_grad_(SUBJECTS[name].trains), trains=SUBJECTS[name].trains)
 
 
-def _training(module: torch.nn.Module, x: Tensor) -> Callable[[], tuple[float, float]]:
-    """Seconds of a forward pass, and of forward and backward."""
+def _training(module: torch.nn.Module, x: Tensor, *, trains: bool) -> Callable[[], tuple[float, float]]:
+    """Seconds of a forward pass, and of forward and backward; 0 for the latter where there is none."""
 
     def call() -> tuple[float, float]:
         module.zero_grad(set_to_none=True)
@@ -127,6 +127,8 @@ def _training(module: torch.nn.Module, x: Tensor) -> Callable[[], tuple[float, f
         start = time.perf_counter()
         y = module(x)[0]
         middle = time.perf_counter()
+        if not trains:
+            return middle - start, 0.0
         y.sum().backward()
         return middle - start, time.perf_counter() - start
 

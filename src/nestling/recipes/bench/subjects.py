@@ -73,12 +73,16 @@ class Subject:
     baseline: the subject whose times ours are divided into.
     package:  distribution that must be installed, or "".
     decodes:  whether one token at a time is timed too.
+    trains:   whether the backward pass is timed.
+    largest:  B * T * D above which it is left out, for what is slower than everything else by far; None is no bound.
     """
 
     make: Callable[[int], nn.Module]
     baseline: str
     package: str = ""
     decodes: bool = True
+    trains: bool = True
+    largest: int | None = None
 
 
 def _parameters(dim: int) -> int:
@@ -131,16 +135,43 @@ def _fla_delta(dim: int) -> nn.Module:
     return Block(Reference(), dim=dim, num_parameters=_parameters(dim))
 
 
+def _nested_learning(dim: int) -> nn.Module:
+    from nested_learning.titan import self_modifying as theirs  # pyright: ignore[reportMissingImports]
+
+    class Updates(nn.Module):
+        """Its reading with writes, which no gradient passes; chunks as ours, where its default is 1."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            config = theirs.SelfModifyingTitansConfig(
+                dim=dim, chunk_size_other=CHUNK_SIZE, chunk_size_memory=CHUNK_SIZE
+            )
+            self.inner = theirs.SelfModifyingTitans(config)
+
+        def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+            return self.inner.forward_with_updates(x, self.inner.init_fast_state() if state is None else state)
+
+    return Updates()
+
+
+# One head of width 256 and 4096 tokens; and 1024.
+LARGE, SMALL = 4096 * 256, 1024 * 256
+
 SUBJECTS: dict[str, Subject] = {
     "sdpa": Subject(make=_attention_block, baseline="sdpa"),
     "delta": Subject(make=partial(_matrix_block, "delta"), baseline="sdpa"),
     "gated_delta": Subject(make=partial(_matrix_block, "gated_delta"), baseline="sdpa"),
     "dgd": Subject(make=partial(_matrix_block, "dgd"), baseline="sdpa"),
     "self_modifying": Subject(make=partial(_self_modifying_block, "matrix"), baseline="sdpa"),
-    "self_modifying_mlp": Subject(make=partial(_self_modifying_block, "mlp"), baseline="sdpa"),
-    "fla_delta": Subject(make=_fla_delta, baseline="sdpa", package="fla", decodes=False),
-    "deep_momentum": Subject(make=_deep, baseline="titans_pytorch"),
-    "titans_pytorch": Subject(make=_titans_pytorch, baseline="titans_pytorch", package="titans_pytorch", decodes=False),
+    "self_modifying_mlp": Subject(make=partial(_self_modifying_block, "mlp"), baseline="sdpa", largest=LARGE),
+    "nested_learning": Subject(
+        make=_nested_learning, baseline="sdpa", package="nested_learning", decodes=False, trains=False, largest=SMALL
+    ),
+    "fla_delta": Subject(make=_fla_delta, baseline="sdpa", package="fla", decodes=False, largest=SMALL),
+    "deep_momentum": Subject(make=_deep, baseline="titans_pytorch", largest=LARGE),
+    "titans_pytorch": Subject(
+        make=_titans_pytorch, baseline="titans_pytorch", package="titans_pytorch", decodes=False, largest=LARGE
+    ),
 }
 
 
