@@ -24,6 +24,9 @@ def test_the_docs_page_holds_every_command_stream_and_strategy() -> None:
     for name in COMMANDS:
         assert f"## nestling {name}\n" in text
         assert f"Usage: nestling {name} " in text
+    for name in ("speed", "facts"):
+        assert f"### nestling bench {name}\n" in text
+        assert f"Usage: nestling bench {name} " in text
     for name in (*STREAMS, *STRATEGIES):
         assert f"\n{name}\n    " in text
     assert "--stream-option num_tasks=5" in text

@@ -32,8 +32,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, learn, report, streams, strategies, levels, bench, pull):
+for command in (demo, learn, report, streams, strategies, levels, pull):
     app.command()(command)
+app.add_typer(bench, name="bench")
 for name, command in {"train": train, "generate": generate, "eval": evaluate}.items():
     app.command(name)(command)
 app.command()(suite)

@@ -1,4 +1,4 @@
-"""`nestling bench`: time our memories against attention and installed peers."""
+"""`nestling bench`: speed of memories, and what a taught language model knows."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import Annotated
 
 import typer
 
+bench = typer.Typer(help="Benchmarks: speed, facts.", no_args_is_help=True)
 
-def bench(
+
+@bench.command()
+def speed(
     out: Annotated[Path, typer.Option(help="Folder for speed.md, speed.json and speed.png.")] = Path("runs/speed"),
     repeats: Annotated[int, typer.Option(min=1, help="Rounds after the warm-up; figures are medians.")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
@@ -30,3 +33,38 @@ def bench(
     for path in write_report(measured, out):
         typer.echo(f"wrote {path}", err=True)
     typer.echo(markdown(measured))
+
+
+@bench.command()
+def facts(
+    model: Annotated[
+        str, typer.Option(help="smollm2-135m (after `nestling pull`), a folder, or a hub id.")
+    ] = "smollm2-135m",
+    arms: Annotated[
+        str, typer.Option(help="Separated by commas: memory (ours), untaught, notes, finetuning.")
+    ] = "memory,untaught,notes,finetuning",
+    count: Annotated[int, typer.Option("--facts", min=1, help="How many facts are taught, one at a time.")] = 200,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 3 means 0, 1 and 2.")] = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="20 facts, whatever --facts says.")] = False,
+    text: Annotated[Path | None, typer.Option(help="Ordinary text for the drift (UTF-8).")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder for results; finished arms are not run again.")] = Path(
+        "runs/facts"
+    ),
+) -> None:
+    """Teach invented facts to a language model one at a time; measure what it knows and what else changed."""
+    import torch
+
+    from nestling.recipes.facts import FactsPlan, markdown, run_facts
+
+    torch.set_num_threads(threads)
+    plan = FactsPlan(
+        model=model,
+        arms=tuple(name.strip() for name in arms.split(",") if name.strip()),
+        num_facts=20 if quick else count,
+        seeds=seeds,
+        text=None if text is None else str(text),
+    )
+    table = markdown(run_facts(plan, out, lambda line: typer.echo(line, err=True)))
+    (out / "facts.md").write_text(table + "\n")
+    typer.echo(table)

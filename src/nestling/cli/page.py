@@ -36,6 +36,10 @@ def page() -> str:
         parts += [f"## nestling {name}\n", _block(command.get_help(_context(command, info_name=name, parent=top)))]
         if name in LISTS:
             parts += ["It prints:\n", _block(_printed(LISTS[name]))]
+        within = _context(command, info_name=name, parent=top)
+        for part, inner in getattr(command, "commands", {}).items():
+            help_ = inner.get_help(_context(inner, info_name=part, parent=within))
+            parts += [f"### nestling {name} {part}\n", _block(help_)]
     return "\n".join(parts)
 
 

@@ -83,8 +83,13 @@ class AssociationTable:
         owner = torch.arange(len(who), device=device).repeat_interleave(counts)
         self.mean = torch.zeros(len(self.who), len(who), device=device)
         self.mean[torch.arange(len(owner), device=device), owner] = 1 / counts[owner]
+        self.row = torch.tensor([row for each in associations for row, _ in enumerate(each.frames)], device=device)
         self.owner = torch.tensor([n for n, each in enumerate(associations) for _ in each.frames], device=device)
         self.frames = torch.tensor([frame for each in associations for frame in each.frames], device=device)
+
+    def form(self, row: int, frame: int) -> int:
+        """Which form to write where place key `row` opens in a frame: its own in its own frame, else the frame's."""
+        return int(self.row[row]) if int(self.frames[row]) == frame else frame
 
     def heard(self, early: Tensor, before: Tensor | None) -> Tensor:
         """Best match so far of each word of each subject: [B, T, M] of unit keys [B, T, W]; `before` [B, M]."""

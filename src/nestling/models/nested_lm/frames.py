@@ -63,8 +63,8 @@ def calibrate(taps: Taps, wording: Wording, device: torch.device) -> Frames:
     """Measure a model on a few dozen short texts of our own (`calibration_texts`).
 
     The thresholds of places are what places that ask for something else rarely exceed: the 98th percentile within the
-    frame ASK, the 95th between frames (never below 0.42 and 0.1). These limits, and those of words, 0.55 and 0.25, were chosen on a
-    development set of other questions (docs/results/facts.md).
+    frame ASK, the 95th between frames (never below 0.42 and 0.1). These limits, and those of words, 0.55 and 0.25, were
+    chosen on a development set of other questions (docs/results/facts.md).
     """
     early: list[Tensor] = []
     places: tuple[list[Tensor], list[Tensor]] = ([], [])

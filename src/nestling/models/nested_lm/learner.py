@@ -74,6 +74,7 @@ class NestedLM:
         if self._path is not None and self._path.exists():
             self.load(self._path)
 
+    @torch.no_grad()
     def teach(self, taught: Taught, *, tags: Sequence[str] = ()) -> Lesson:
         """Learn something at once; it is written before this returns, to the memory file too where there is one.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nestling.memory.association import ASK, RAW, Association, AssociationTable
+from nestling.memory.association import Association, AssociationTable
 from nestling.models.nested_lm.frames import Frames
 
 __all__ = ["Firing", "Reader"]
@@ -28,8 +28,9 @@ class _Pending:
     """An answer that is being written: the token `place` of it comes next."""
 
     association: int
-    frame: int
+    form: int
     place: int
+    score: float
 
 
 @dataclass
@@ -72,37 +73,27 @@ class Reader:
         return added if any(changed) else None
 
     def _walk(self, row: int, key: Tensor, frame: Tensor, best: torch.return_types.max, added: Tensor) -> bool:
-        """Write into `added` [T, D] along one text."""
+        """Write into `added` [T, D] along one text; an answer is interrupted only by a higher score."""
         assert self.table is not None
         score = best.values[row].tolist()
-        index = self.table.owner[best.indices[row]].tolist()
-        where = frame.tolist()
+        opened, where = best.indices[row].tolist(), frame.tolist()
         pending, changed = self._pending[row], False
         for t in range(len(score)):
-            if pending is not None and (value := self._next(pending, key[t])) is not None:
-                added[t], changed = value, True
-                pending = self._after(pending)
-                continue
-            pending = None
-            if score[t] > 0:
-                pending = _Pending(index[t], where[t], 0)
-                added[t], changed = self.associations[index[t]].forms[where[t]].values[0], True
-                self.fired.append(Firing(row, t, index[t], score[t]))
-                pending = self._after(pending)
+            if pending is not None and not self._goes_on(pending, key[t]):
+                pending = None
+            if score[t] > (0 if pending is None else pending.score):
+                owner = int(self.table.owner[opened[t]])
+                pending = _Pending(owner, self.table.form(opened[t], where[t]), 0, score[t])
+                self.fired.append(Firing(row, t, owner, score[t]))
+            if pending is not None:
+                values = self.associations[pending.association].forms[pending.form].values
+                added[t], changed = values[pending.place], True
+                pending.place += 1
+                pending = pending if pending.place < len(values) else None
         self._pending[row] = pending
         return changed
 
-    def _next(self, pending: _Pending, key: Tensor) -> Tensor | None:
-        """The correction for the next token of the answer, if the token just read is the one before it."""
-        form = self.associations[pending.association].forms[pending.frame]
-        if float(form.pieces[pending.place - 1] @ key) < self.frames.thresholds.piece:
-            return None
-        return form.values[pending.place]
-
-    def _after(self, pending: _Pending) -> _Pending | None:
-        form = self.associations[pending.association].forms[pending.frame]
-        following = pending.place + 1
-        return _Pending(pending.association, pending.frame, following) if following < len(form.values) else None
-
-
-assert (ASK, RAW) == (0, 1)  # forms are stored in this order
+    def _goes_on(self, pending: _Pending, key: Tensor) -> bool:
+        """Whether the token just read is the one that was written last."""
+        piece = self.associations[pending.association].forms[pending.form].pieces[pending.place - 1]
+        return float(piece @ key) >= self.frames.thresholds.piece

@@ -62,7 +62,7 @@ def markdown(measurements: Sequence[Measurement]) -> str:
     lines = [
         "# Speed",
         "",
-        f"Written by `nestling bench` (float32, {torch.get_num_threads()} thread(s), torch {torch.__version__}).",
+        f"Written by `nestling bench speed` (float32, {torch.get_num_threads()} thread(s), torch {torch.__version__}).",
         "Every round runs all subjects of a size in turn; figures are medians, ratios medians of the rounds' ratios,",
         "above 1 when faster than the baseline: the SDPA+MLP block of equal parameters, or titans-pytorch for deep",
         "memories (same state size). T 1 is one token in the mixer alone, attention with the cache length in brackets.",
