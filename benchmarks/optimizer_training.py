@@ -47,8 +47,9 @@ LEARNERS: dict[str, tuple[str, dict[str, Any], float]] = {
     "m3_printed": ("m3", {"weight_decay": 0.0, "form": "printed"}, 1e-4),
     "dgd_answer": ("dgd", {"target": "answer"}, 1.0),
     "delta_momentum_adam": ("delta_momentum", {"preconditioner": "diagonal"}, 3e-4),
+    "momentum_adam": ("momentum", {"preconditioner": "diagonal"}, 3e-4),
 }
-# The last three only on images, which cost less.
+# The last four only on images, which cost less; "adam": with the diagonal preconditioner of NL 46-49.
 OPTIMIZERS_OF = {"text": list(LEARNERS)[:7], "images": list(LEARNERS)}
 
 

@@ -84,9 +84,9 @@ def table(kind: str, rows: dict[str, Row]) -> list[str]:
 
 def draw(kind: str, rows: dict[str, Row], path: Path) -> None:
     """Test loss against steps and against seconds, mean and range over seeds."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True, sharey=True)
-    colors = plt.get_cmap("tab10").colors  # pyright: ignore[reportAttributeAccessIssue]
-    for color, (name, row) in zip(colors, rows.items()):
+    figure, axes = plt.subplots(1, 2, figsize=(12, 4), constrained_layout=True, sharey=True)
+    colors = plt.get_cmap("tab20").colors  # pyright: ignore[reportAttributeAccessIssue]
+    for color, (name, row) in zip(colors[::2] + colors[1::2], rows.items()):
         points = curve(row)
         steps, losses = points[0, :, 0], points[:, :, 2]
         for axis, across in zip(axes, (steps, steps * row["seconds"])):
@@ -102,7 +102,7 @@ def draw(kind: str, rows: dict[str, Row], path: Path) -> None:
         axes[0].set(yscale="log", ylim=(0.8 * lowest, 1.3 * start))
     else:
         axes[0].set(ylim=(lowest - 0.1, start + 0.1))
-    axes[1].legend(fontsize=7)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
