@@ -85,7 +85,7 @@ def picture(results: list[dict[str, Any]], rows: list[dict[str, Any]]) -> bytes:
             style = {"color": COLOURS[number % len(COLOURS)], "linestyle": "-" if number < len(COLOURS) else "--"}
             curves.plot(*zip(*_mean_points([result["losses"] for result in mine])), lw=1, label=row["label"], **style)
             places.plot(
-                *zip(*_mean_points([result["test_4x_positions"] for result in mine])), "o-", ms=3, lw=1, **style
+                *zip(*_mean_points([result["test_4x_positions"] for result in mine])), marker="o", ms=3, lw=1, **style
             )
         losses = [point[1] for result in results for point in result["losses"]]
         curves.set(xlabel="tokens of training", ylabel="training loss [bits per byte]", ylim=(min(losses) - 0.05, 4))

@@ -48,12 +48,12 @@ class TrainingLog:
     """
 
     def __init__(self, out: Path, step: int, *, tensorboard: bool) -> None:
+        self.board = _summary_writer(out / BOARD, step) if tensorboard else None
         self.rows = [row for row in read_log(out) if row.get("step", 0) <= step]
         content = "".join(json.dumps(row) + "\n" for row in self.rows)
         write_atomically(out / LOG, content.encode())
         with plain_errors("write", out / LOG):
             self.file = open(out / LOG, "a", encoding="utf-8")  # noqa: SIM115  closed by close()
-        self.board = _summary_writer(out / BOARD, step) if tensorboard else None
 
     def add(self, **row: Any) -> None:
         """One line; numbers go to TensorBoard under their names."""

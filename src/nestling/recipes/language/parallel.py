@@ -51,7 +51,8 @@ class World:
 
 @contextlib.contextmanager
 def in_world(kind: str, device: str) -> Iterator[World]:
-    """The process group that torchrun asks for (WORLD_SIZE, RANK, LOCAL_RANK); without it, this process alone.
+    """The process group that torchrun asks for (WORLD_SIZE, RANK, LOCAL_RANK); without it, this process alone. A group that
+    is there already is used, and left as it is.
 
     Args:
         kind: "ddp" or "fsdp".
@@ -76,11 +77,14 @@ def in_world(kind: str, device: str) -> Iterator[World]:
     if size == 1:
         yield World(device=place, kind=kind)
         return
-    dist.init_process_group("nccl" if on_cuda else "gloo")
+    started = not dist.is_initialized()
+    if started:
+        dist.init_process_group("nccl" if on_cuda else "gloo")
     try:
         yield World(rank=dist.get_rank(), size=size, device=place, kind=kind)
     finally:
-        dist.destroy_process_group()
+        if started:
+            dist.destroy_process_group()
 
 
 def spread(model: Any, world: World) -> nn.Module:
@@ -95,7 +99,7 @@ def spread(model: Any, world: World) -> nn.Module:
         from torch.nn.parallel import DistributedDataParallel
 
         place = [world.device.index] if world.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=place, broadcast_buffers=False)
+        return DistributedDataParallel(model, device_ids=place)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 

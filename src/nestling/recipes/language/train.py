@@ -251,7 +251,7 @@ def _build_model(recipe: Recipe, tokenizer: Any) -> Any:
     torch.manual_seed(recipe.seed)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     if recipe.checkpointing:
-        model.gradient_checkpointing_enable()
+        model.activation_checkpointing_enable()
     return model
 
 
