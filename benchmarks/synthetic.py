@@ -5,7 +5,7 @@
 
 A cell is one task, one model, one seed. All models have the parameters of Hope within 5 percent, see the same number of
 sequences and are trained the same way; the learning rate is chosen per task and model by validation loss after a
-shorter training with a seed of its own, from the same grid. Cells whose settings differ from those below are done anew.
+shorter training with two seeds of its own, from the same grid. Cells whose settings differ from those below are done anew.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ MAD_WORDS = (
 STUDIES = {
     "formal_languages": Study(
         GROUPS["formal_languages"],
-        Training(steps=800, trial_steps=200, batch=16, num_test=256),
+        Training(steps=1000, trial_steps=150, batch=16, num_test=256),
         "sequence",
         "Formal languages",
         FORMAL_WORDS,
@@ -157,7 +157,7 @@ def page(name: str, record: dict[str, Any]) -> str:
         "",
         f"{sizes.layers} layers of width {sizes.width}, {sizes.heads} heads; the same number of parameters within 5 %,",
         f"{how.steps} steps of {how.batch} sequences, AdamW, rates {', '.join(map(str, how.rates))} tried for",
-        f"{how.trial_steps} steps each. {how.num_test} test sequences per seed. Hope's memories may have negative",
+        f"{how.trial_steps} steps with two further seeds. {how.num_test} test sequences per seed. Hope's memories may have negative",
         f"eigenvalues (`negative_eigenvalues=True`) and chunks of {sizes.chunk_size} tokens; the other mixers are as",
         "they are by default. In percent: mean over the seeds, then the worst seed where they differ.",
         "",
