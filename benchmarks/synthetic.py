@@ -5,7 +5,8 @@
 
 A cell is one task, one model, one seed. All models have the parameters of Hope within 5 percent, see the same number of
 sequences and are trained the same way; the learning rate is chosen per task and model by validation loss after a
-shorter training with two seeds of its own, from the same grid. Cells whose settings differ from those below are done anew.
+shorter training with two seeds of its own, from the same grid. Cells whose settings differ from those below are done
+anew.
 """
 
 from __future__ import annotations
@@ -157,9 +158,9 @@ def page(name: str, record: dict[str, Any]) -> str:
         "",
         f"{sizes.layers} layers of width {sizes.width}, {sizes.heads} heads; the same number of parameters within 5 %,",
         f"{how.steps} steps of {how.batch} sequences, AdamW, rates {', '.join(map(str, how.rates))} tried for",
-        f"{how.trial_steps} steps with two further seeds. {how.num_test} test sequences per seed. Hope's memories may have negative",
-        f"eigenvalues (`negative_eigenvalues=True`) and chunks of {sizes.chunk_size} tokens; the other mixers are as",
-        "they are by default. In percent: mean over the seeds, then the worst seed where they differ.",
+        f"{how.trial_steps} steps with two further seeds. {how.num_test} test sequences per seed. Hope's memories may",
+        f"have negative eigenvalues (`negative_eigenvalues=True`) and chunks of {sizes.chunk_size} tokens; the other",
+        "mixers are as they are by default. In percent: mean over the seeds, then the worst seed where they differ.",
         "",
         f"![{study.title}]({name}.png)",
         "",

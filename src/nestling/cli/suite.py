@@ -49,7 +49,7 @@ def suite(
     settings = Settings(
         data=data, lengths=[int(part) for part in parts], samples=samples, limit=limit, stride=stride, seed=seed
     )
-    training = Training(steps=steps, trial_steps=max(1, steps // 4))
+    training = Training(steps=steps, trial_steps=max(1, steps // 8))
     result = run_suite(
         model, task, settings=settings, training=training, out=out, report=lambda line: typer.echo(line, err=True)
     )

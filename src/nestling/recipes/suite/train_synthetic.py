@@ -39,7 +39,7 @@ class Training:
     """
 
     steps: int = 2000
-    trial_steps: int = 500
+    trial_steps: int = 250
     batch: int = 16
     rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 2e-2)
     weight_decay: float = 0.01
