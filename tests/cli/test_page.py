@@ -11,7 +11,7 @@ from nestling.cli.page import page
 from nestling.learners import STRATEGIES
 from nestling.streams import STREAMS
 
-COMMANDS = ("demo", "learn", "report", "streams", "strategies", "levels", "bench", "pull")
+COMMANDS = ("demo", "learn", "report", "streams", "strategies", "levels", "bench", "pull", "chat")
 
 
 def test_the_docs_page_is_current() -> None:

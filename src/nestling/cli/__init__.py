@@ -9,6 +9,7 @@ import typer
 
 import nestling
 from nestling.cli.bench import bench
+from nestling.cli.chat import chat
 from nestling.cli.demo import demo
 from nestling.cli.eval import evaluate
 from nestling.cli.generate import generate
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, learn, report, streams, strategies, levels, pull):
+for command in (demo, learn, report, streams, strategies, levels, pull, chat):
     app.command()(command)
 app.add_typer(bench, name="bench")
 for name, command in {"train": train, "generate": generate, "eval": evaluate}.items():

@@ -25,12 +25,17 @@ def load_language_model(name: str | Path) -> tuple[Any, Any]:
         import transformers
     except ImportError as error:
         raise ResourceError("transformers is not installed: pip install 'nestling[text]'") from error
+    show = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(place)
         model = transformers.AutoModelForCausalLM.from_pretrained(place)
     except Exception as error:  # transformers raises many kinds for a folder it cannot read
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{name}: transformers cannot read this model: {reason}") from error
+    finally:
+        if show:
+            transformers.utils.logging.enable_progress_bar()
     return model.eval(), tokenizer
 
 
