@@ -54,7 +54,8 @@ FORMAL_WORDS = (
 MAD_WORDS = (
     "The six tasks of MAD (arXiv 2403.17844) with the sizes of its baselines, and MQAR with 12 pairs (tested with 6",
     "and 24 too). Share of the asked tokens that are right. Fuzzy recall is trained on keys of 1 to 3 tokens and",
-    "tested on keys of 3 too. Models and trainings are far smaller than those of MAD.",
+    "tested on keys of 3 too. The decoder of compression comes on top of a model's parameters. Models and trainings",
+    "are far smaller than those of MAD.",
 )
 STUDIES = {
     "formal_languages": Study(
