@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.optim import Optimizer
 
 from nestling.errors import CheckpointError, ResourceError
@@ -130,14 +129,14 @@ def _write_model(folder: Path, training: Training, weights: dict[str, Any] | Non
         training.tokenizer.save_pretrained(folder)
 
 
-def _load_weights(folder: Path, model: nn.Module) -> None:
+def _load_weights(folder: Path, model: Any) -> None:
     from safetensors.torch import load_file
 
     weights: dict[str, Any] = {}
     for path in sorted(folder.glob("*.safetensors")):
         weights.update(load_file(path))
     missing, unexpected = model.load_state_dict(weights, strict=False)
-    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    tied = _tied(model)
     if unexpected or set(missing) - tied:
         raise CheckpointError(f"its weights are of another model: {[*unexpected, *sorted(set(missing) - tied)][:3]}")
 
@@ -148,7 +147,16 @@ def _whole_weights(training: Training, world: World) -> dict[str, Any] | None:
         return None
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-    return get_model_state_dict(training.model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    tied = _tied(training.model)
+    return {
+        name: value for name, value in get_model_state_dict(training.model, options=whole).items() if name not in tied
+    }
+
+
+def _tied(model: Any) -> set[str]:
+    """Names of weights that are others under a second name; transformers writes and reads them once."""
+    return set(model.all_tied_weights_keys)
 
 
 def _save_shards(folder: Path, training: Training) -> None:

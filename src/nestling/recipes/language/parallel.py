@@ -51,8 +51,9 @@ class World:
 
 @contextlib.contextmanager
 def in_world(kind: str, device: str) -> Iterator[World]:
-    """The process group that torchrun asks for (WORLD_SIZE, RANK, LOCAL_RANK); without it, this process alone. A group that
-    is there already is used, and left as it is.
+    """The process group that torchrun asks for (WORLD_SIZE, RANK, LOCAL_RANK); without it, this process alone.
+
+    A group that is there already is used, and left as it is.
 
     Args:
         kind: "ddp" or "fsdp".
