@@ -158,7 +158,7 @@ def page(name: str, record: dict[str, Any]) -> str:
         *study.words,
         "",
         f"{sizes.layers} layers of width {sizes.width}, {sizes.heads} heads; the same number of parameters within 5 %,",
-        f"{how.steps} steps of {how.batch} sequences, AdamW, rates {', '.join(map(str, how.rates))} tried for",
+        f"{how.steps} steps of {how.batch} sequences, Adam, rates {', '.join(map(str, how.rates))} tried for",
         f"{how.trial_steps} steps with two further seeds. {how.num_test} test sequences per seed. Hope's memories may",
         f"have negative eigenvalues (`negative_eigenvalues=True`) and chunks of {sizes.chunk_size} tokens; the other",
         "mixers are as they are by default. In percent: mean over the seeds, then the worst seed where they differ.",
