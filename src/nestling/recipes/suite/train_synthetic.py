@@ -27,13 +27,13 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How every model is trained: AdamW (Adam, where weight_decay is 0), warm-up, cosine to a tenth, gradients clipped at length 1.
+    """How every model is trained: AdamW, warm-up, cosine to a tenth of the rate, gradients clipped at length 1.
 
     steps:        of a full training.
     trial_steps:  of the training of every rate that is tried.
     batch:        sequences of a step.
     rates:        learning rates to choose from.
-    weight_decay: of AdamW.
+    weight_decay: of AdamW; without it this is Adam.
     num_test:     sequences of a validation and of every part of the test.
     sizes:        of the models.
     """
