@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nestling.memory.association import Association, AssociationTable
+from nestling.memory.association import ASK, Association, AssociationTable
 from nestling.models.nested_lm.frames import Frames
 
 __all__ = ["Firing", "Reader"]
@@ -53,6 +53,7 @@ class Reader:
         self.table = AssociationTable(self.associations, self.frames.thresholds) if associations else None
         self._heard: Tensor | None = None
         self._pending: list[_Pending | None] = []
+        self._said: list[dict[int, float]] = []
 
     @torch.no_grad()
     def correct(self, early: Tensor, late: Tensor, fresh: bool) -> Tensor | None:
@@ -62,6 +63,7 @@ class Reader:
         rows = len(early)
         if fresh or self._heard is None or len(self._heard) != rows:
             self._heard, self._pending, self.fired = None, [None] * rows, []
+            self._said = [{} for _ in range(rows)]
         key, (place, frame) = self.frames.early(early), self.frames.late(late)
         heard = self.table.heard(key, self._heard)
         self._heard = heard[:, -1].clone()
@@ -73,23 +75,30 @@ class Reader:
         return added if any(changed) else None
 
     def _walk(self, row: int, key: Tensor, frame: Tensor, best: torch.return_types.max, added: Tensor) -> bool:
-        """Write into `added` [T, D] along one text; an answer is interrupted only by a higher score."""
+        """Write into `added` [T, D] along one text; an answer is interrupted only by a higher score.
+
+        What was said is not said again inside running text unless the place fits better; a new question asks anew.
+        """
         assert self.table is not None
         score = best.values[row].tolist()
         opened, where = best.indices[row].tolist(), frame.tolist()
-        pending, changed = self._pending[row], False
+        pending, said, changed = self._pending[row], self._said[row], False
         for t in range(len(score)):
             if pending is not None and not self._goes_on(pending, key[t]):
                 pending = None
-            if score[t] > (0 if pending is None else pending.score):
-                owner = int(self.table.owner[opened[t]])
+            if score[t] > (0 if pending is None else pending.score) and (
+                score[t] > said.get(owner := int(self.table.owner[opened[t]]), 0.0) or where[t] == ASK
+            ):
                 pending = _Pending(owner, self.table.form(opened[t], where[t]), 0, score[t])
                 self.fired.append(Firing(row, t, owner, score[t]))
             if pending is not None:
                 values = self.associations[pending.association].forms[pending.form].values
                 added[t], changed = values[pending.place], True
                 pending.place += 1
-                pending = pending if pending.place < len(values) else None
+                if pending.place == len(values):
+                    if len(values) > 1:  # its first tokens were recognised, so it was said
+                        said[pending.association] = max(pending.score, said.get(pending.association, 0.0))
+                    pending = None
         self._pending[row] = pending
         return changed
 
