@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nestling.optim import OPTIMIZERS
 from nestling.optim.row import OptimizerRow
+from nestling.optim.which_when import WHICH_WHEN
 
 INTRODUCTION = """\
 <!-- Made by `python -m nestling.optim`; do not edit. -->
@@ -22,7 +23,18 @@ Those that need the module must be built before a compiled model is first called
 parameter groups, each with its own update period, optimizer, accumulation and retention; `nestling levels`
 ([levels.md](levels.md)) shows what comes of it.
 
-What was measured, and what was not: [results/optimizers.md](results/optimizers.md).
+In several processes: those that need only parameters take sharded ones (FSDP2; in Muon and M3 every rank then iterates
+on the whole matrix). Those that need the module refuse sharded ones; give them the DistributedDataParallel module, and
+the inputs of all ranks count.
+
+"""
+
+
+CHOICE = """\
+## When to use which
+
+Small models, short runs, one CPU thread; a lower loss is better. Commands, budgets and spreads:
+[training](results/optimizer_training.md), [tasks and step cost](results/optimizers.md).
 """
 
 
@@ -40,6 +52,13 @@ def section(row: OptimizerRow) -> str:
     return f"\n## {row.name}\n\n`{place}`. Source: {row.equations}.\n\n    {update}\n"
 
 
+def choice() -> str:
+    """When to use which."""
+    lines = ["| you want | take | evidence |", "|---|---|---|"]
+    lines += [f"| {wish} | {take} | {evidence} |" for wish, take, evidence in WHICH_WHEN]
+    return "\n".join([CHOICE, *lines, "", "## All of them", ""])
+
+
 def page() -> str:
     """The whole page as Markdown."""
-    return "\n".join([INTRODUCTION, overview(), *(section(row) for row in OPTIMIZERS.values())])
+    return "\n".join([INTRODUCTION, choice(), overview(), *(section(row) for row in OPTIMIZERS.values())])
