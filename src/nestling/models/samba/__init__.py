@@ -19,6 +19,9 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'nestling.models.samba' has no attribute {name!r}")
     try:
+        # First the tables, whose loading makes our models known: in the midst of loading this one it could not be.
+        import transformers.models.auto.modeling_auto  # noqa: F401
+
         from nestling.models.samba.config import SambaConfig
         from nestling.models.samba.model import SambaForCausalLM, SambaModel
     except ImportError as error:
