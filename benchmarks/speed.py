@@ -2,7 +2,7 @@
 
 import typer
 
-from nestling.cli.bench import bench
+from nestling.cli.bench import speed
 
 if __name__ == "__main__":
-    typer.run(bench)
+    typer.run(speed)
