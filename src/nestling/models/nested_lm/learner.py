@@ -86,6 +86,7 @@ class NestedLM:
         Raises: InputError for nothing, binary content, a text with nothing to learn, a lesson that costs ordinary
             prose more than max_drift, and when the memory is full.
         """
+        self.prepare()
         began = time.perf_counter()
         draft = self._draft(taught)
         self._guard(draft)
@@ -128,6 +129,11 @@ class NestedLM:
         with self._taps.one_text():
             out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, **options)
         return str(self.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)).strip()
+
+    def prepare(self) -> None:
+        """Measure the model now (35 short passes, three more for the guard) in place of at the first lesson."""
+        self._ready()
+        self._probe()
 
     def why(self) -> list[tuple[str, float]]:
         """Lessons that opened during the last pass or `generate`, with their scores in (0, 1], in order."""

@@ -20,7 +20,7 @@ class Lesson:
     Args:
         id: of this lesson, made from its weights.   tags: given by the teacher.
         surprise_before, surprise_after: nats per token of what was taught, without and with this lesson.
-        seconds: it took.   num_bytes: it adds to a saved memory.
+        seconds: it took, without measuring the model at the first one.   num_bytes: it adds to a saved memory.
         replaced: lessons on the same question that it took the place of.   warnings: what the teacher should know.
     """
 

@@ -106,6 +106,8 @@ class Notes(_Plain):
         return super().prompt(question, raw)
 
     def _messages(self, question: str) -> list[Message]:
+        if not self.notes:
+            return super()._messages(question)
         notes = {"role": "system", "content": "\n".join(["Use these notes to answer.", *self.notes])}
         return [notes, *super()._messages(question)]
 
