@@ -208,6 +208,18 @@ def test_tables_that_are_loaded_already_learn_of_hope_at_once():
     assert (done.stdout.strip(), done.stderr) == ("HopeForCausalLM", "")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["LlamaForCausalLM", "BambaForCausalLM"])
+def test_models_become_known_whatever_transformers_loads_first(first):
+    program = (
+        f"import nestling\nfrom transformers import {first}, AutoModelForCausalLM\n"
+        "sizes = dict(hidden_size=8, num_attention_heads=1, num_hidden_layers=1, vocab_size=4)\n"
+        "print(type(AutoModelForCausalLM.from_config(nestling.HopeConfig(**sizes))).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("HopeForCausalLM", "")
+
+
 def test_without_transformers_the_names_say_what_to_install():
     program = (
         "import sys\nsys.modules['transformers'] = None\nimport nestling\n"

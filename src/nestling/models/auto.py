@@ -1,7 +1,9 @@
 """Our models become known to AutoConfig and AutoModel when transformers' tables are imported, not before.
 
 Importing transformers takes seconds, and most of what nestling does needs none of it. So `import nestling` only leaves
-word: once Python has loaded transformers' table of configurations (or of models), ours are added to it.
+word: once Python has loaded transformers' table of configurations (or of models), ours are added to it. While
+transformers is still in the midst of loading a model that ours stand on, ours cannot be loaded; then the first of our
+configurations that is made adds them.
 """
 
 from __future__ import annotations
@@ -13,10 +15,11 @@ from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-__all__ = ["register_when_imported"]
+__all__ = ["make_models_known", "register_when_imported"]
 
 CONFIGURATIONS = "transformers.models.auto.configuration_auto"
 MODELS = "transformers.models.auto.modeling_auto"
+_REGISTERED: list[bool] = []
 
 
 def register_when_imported() -> None:
@@ -26,6 +29,13 @@ def register_when_imported() -> None:
             _attempt(register)
         elif not any(isinstance(finder, _Watch) and finder.name == name for finder in sys.meta_path):
             sys.meta_path.insert(0, _Watch(name, register))
+
+
+def make_models_known() -> None:
+    """Add our models to the table of models if it is loaded; every configuration of ours calls this."""
+    table = sys.modules.get(MODELS)
+    if table is not None and not getattr(table.__spec__, "_initializing", False):
+        _attempt(_register_models)
 
 
 class _Watch:
@@ -58,7 +68,9 @@ def _attempt(register: Callable[[], None]) -> None:
     """A transformers that ours do not fit must stay usable without them."""
     try:
         register()
-    except Exception as error:  # whatever it is, it comes from versions that do not fit
+    except Exception as error:  # whatever else it is, it comes from versions that do not fit
+        if isinstance(error, ImportError) and "partially initialized module" in str(error):
+            return  # `make_models_known` comes later
         warnings.warn(f"nestling's models are not known to transformers' Auto classes: {error}", stacklevel=2)
 
 
@@ -66,7 +78,6 @@ def _register_configuration() -> None:
     from transformers.models.auto.configuration_auto import AutoConfig
 
     from nestling.models.hope.config import HopeConfig
-
     from nestling.models.samba.config import SambaConfig
 
     AutoConfig.register("hope", HopeConfig, exist_ok=True)
@@ -74,6 +85,8 @@ def _register_configuration() -> None:
 
 
 def _register_models() -> None:
+    if _REGISTERED:
+        return
     from transformers.models.auto.modeling_auto import AutoModel, AutoModelForCausalLM
 
     from nestling.models.hope.config import HopeConfig
@@ -85,3 +98,4 @@ def _register_models() -> None:
     AutoModelForCausalLM.register(HopeConfig, HopeForCausalLM, exist_ok=True)
     AutoModel.register(SambaConfig, SambaModel, exist_ok=True)
     AutoModelForCausalLM.register(SambaConfig, SambaForCausalLM, exist_ok=True)
+    _REGISTERED.append(True)

@@ -12,6 +12,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from nestling.errors import InputError, UnknownNameError
 from nestling.layers import MIXERS
 from nestling.layers.continuum_options import check_options
+from nestling.models.auto import make_models_known
 from nestling.ops.activations import activation_named
 from nestling.schedule import Level
 
@@ -111,6 +112,7 @@ class HopeConfig(PreTrainedConfig):
             if name not in MIXERS:
                 raise UnknownNameError("mixer", name, MIXERS)
         self._check_continuum()
+        make_models_known()
 
     @property
     def levels(self) -> tuple[Level, ...]:

@@ -8,6 +8,7 @@ from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
 from nestling.errors import InputError
+from nestling.models.auto import make_models_known
 
 __all__ = ["SambaConfig"]
 
@@ -91,6 +92,7 @@ class SambaConfig(PreTrainedConfig):
             )
         self.time_step_limit = tuple(self.time_step_limit)
         super().__post_init__(**kwargs)
+        make_models_known()
 
     @property
     def layers_block_type(self) -> list[str]:
