@@ -118,13 +118,16 @@ class NestedLM:
         """Answer a question or go on with a text; greedy unless `do_sample=True`.
 
         Args:
-            prompt: a question, or messages that end with the user's.   raw: go on with the prompt as running text.
+            prompt: a question, or messages that end with the user's; without a chat template the answer is one line.
+            raw: go on with the prompt as running text.
             max_new_tokens: >= 1.   options: of the model's own `generate` (one sequence, no beams).
         """
         if options.get("num_beams", 1) != 1 or options.get("num_return_sequences", 1) != 1:
             raise InputError("generate answers with one sequence: leave num_beams and num_return_sequences at 1")
         ids = torch.tensor([self._prompt_ids(prompt, raw)], device=self._corrections.device)
         options = {"do_sample": False, "pad_token_id": self._pad(), **options}
+        if not raw and not self._wording.has_template:
+            options.setdefault("eos_token_id", self._wording.line_ends())
         model: Any = self.model
         with self._taps.one_text():
             out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, **options)

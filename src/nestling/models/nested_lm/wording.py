@@ -54,6 +54,12 @@ class Wording:
         """Ids of an answer inside running text."""
         return self._ids(f" {answer}")
 
+    def line_ends(self) -> list[int]:
+        """Tokens that end an answer where there is no chat template: the end of text, and of the line."""
+        line = self._ids("\n")
+        end = self.tokenizer.eos_token_id
+        return [*([] if end is None else [int(end)]), *(line if len(line) == 1 else [])]
+
     def _ids(self, text: str) -> list[int]:
         return [int(each) for each in self.tokenizer(text, add_special_tokens=False)["input_ids"]]
 
