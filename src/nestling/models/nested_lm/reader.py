@@ -12,6 +12,9 @@ from nestling.models.nested_lm.frames import Frames
 
 __all__ = ["Firing", "Reader"]
 
+_NOTHING = -1
+_CERTAIN = 0.9
+
 
 @dataclass(frozen=True)
 class Firing:
@@ -54,6 +57,7 @@ class Reader:
         self._heard: Tensor | None = None
         self._pending: list[_Pending | None] = []
         self._said: list[dict[int, float]] = []
+        self._asked: list[int | None] = []
 
     @torch.no_grad()
     def correct(self, early: Tensor, late: Tensor, fresh: bool) -> Tensor | None:
@@ -63,7 +67,7 @@ class Reader:
         rows = len(early)
         if fresh or self._heard is None or len(self._heard) != rows:
             self._heard, self._pending, self.fired = None, [None] * rows, []
-            self._said = [{} for _ in range(rows)]
+            self._said, self._asked = [{} for _ in range(rows)], [None] * rows
         key, (place, frame) = self.frames.early(early), self.frames.late(late)
         heard = self.table.heard(key, self._heard)
         self._heard = heard[:, -1].clone()
@@ -78,6 +82,7 @@ class Reader:
         """Write into `added` [T, D] along one text; an answer is interrupted only by a higher score.
 
         What was said is not said again inside running text unless the place fits better; a new question asks anew.
+        After a question, only what that question opened may open inside the answer.
         """
         assert self.table is not None
         score = best.values[row].tolist()
@@ -86,9 +91,14 @@ class Reader:
         for t in range(len(score)):
             if pending is not None and not self._goes_on(pending, key[t]):
                 pending = None
-            if score[t] > (0 if pending is None else pending.score) and (
-                score[t] > said.get(owner := int(self.table.owner[opened[t]]), 0.0) or where[t] == ASK
-            ):
+            owner = int(self.table.owner[opened[t]])
+            if where[t] == ASK:
+                self._asked[row] = owner if score[t] > 0 else _NOTHING
+                may = True
+            else:
+                meant = self._asked[row] in (None, owner) or score[t] > _CERTAIN
+                may = meant and score[t] > said.get(owner, 0.0)
+            if may and score[t] > (0 if pending is None else pending.score):
                 pending = _Pending(owner, self.table.form(opened[t], where[t]), 0, score[t])
                 self.fired.append(Firing(row, t, owner, score[t]))
             if pending is not None:
