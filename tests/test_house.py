@@ -35,6 +35,7 @@ ROOMS = (
     "optim",
     "recipes",
     "recipes.bench",
+    "recipes.facts",
     "recipes.language",
     "recipes.levels",
     "recipes.suite",
