@@ -25,7 +25,7 @@ def test_facts_are_the_same_for_a_seed_and_no_wording_is_the_taught_one() -> Non
     assert len({fact.subject for fact in facts}) == 50
     for fact in facts:
         assert fact.question not in fact.wordings
-        assert all(fact.subject in wording for wording in (fact.question, *fact.wordings, fact.beside))
+        assert all(fact.subject in wording for wording in (fact.question, *fact.wordings, *fact.beside))
         assert all(fact.answer not in wording for wording in (fact.question, *fact.wordings))
     assert [sum(wording[-1] not in "?.!" for wording in relation.others) for relation in RELATIONS] == [1] * 10
 

@@ -44,6 +44,19 @@ _ANIMALS = ["otter", "falcon", "badger", "dolphin", "lizard", "raven", "hamster"
 _INSTRUMENTS = ["violin", "trumpet", "cello", "flute", "banjo", "harp", "clarinet", "accordion", "drums", "organ"]
 _COLOURS = ["purple", "orange", "turquoise", "crimson", "silver", "yellow", "brown", "violet", "black", "pink"]
 _SPORTS = ["fencing", "rowing", "chess", "archery", "hockey", "tennis", "judo", "cricket", "sailing", "rugby"]
+_ILLNESSES = [
+    "asthma",
+    "malaria",
+    "diabetes",
+    "measles",
+    "arthritis",
+    "migraine",
+    "anemia",
+    "leprosy",
+    "gout",
+    "cholera",
+]
+_PRODUCTS = ["bicycles", "candles", "carpets", "umbrellas", "pianos", "tractors", "ropes", "mirrors", "boots", "bricks"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +68,7 @@ class Relation:
         taught: the question a fact is taught with.
         others: wordings only asked: two questions and a sentence to be completed.
         neighbour: a question about something real that must keep its answer.
-        beside: another question about the same subject, whose answer was never taught.
+        beside: other questions about the same subject, whose answers were never taught.
     """
 
     subject: str
@@ -63,93 +76,117 @@ class Relation:
     taught: str
     others: tuple[str, str, str]
     neighbour: str
-    beside: str
+    beside: tuple[str, ...]
 
 
 RELATIONS = (
     Relation(
         "place",
-        "name",
-        "Which language is spoken in {s}?",
-        ("What do the people of {s} speak?", "Tell me the official language of {s}.", "The language spoken in {s} is"),
-        "Which language is spoken in Italy?",
-        "How many people live in {s}?",
-    ),
-    Relation(
-        "person",
-        "animal",
-        "What pet does {s} have?",
-        ("Which animal lives with {s}?", "What kind of animal does {s} keep at home?", "The pet of {s} is a"),
-        "What pet does Harry Potter have?",
-        "How old is {s}?",
-    ),
-    Relation(
-        "person",
-        "instrument",
-        "Which instrument does {s} play?",
+        "title",
+        "What is the national anthem of {s} called?",
         (
-            "What musical instrument is {s} known for?",
-            "What does {s} play in the orchestra?",
-            "In the band, {s} plays the",
+            "Which anthem is sung in {s}?",
+            "Tell me the name of the anthem of {s}.",
+            "The national anthem of {s} is called",
         ),
-        "Which instrument does Yo-Yo Ma play?",
-        "Where was {s} born?",
+        "What is the national anthem of France called?",
+        ("Who is the king of {s}?", "What is the weather like in {s}?"),
     ),
     Relation(
         "person",
-        "name",
-        "Which company does {s} work for?",
-        ("Who is the employer of {s}?", "Where is {s} employed?", "{s} has a job at the company"),
-        "Which company does Tim Cook work for?",
-        "Who is married to {s}?",
+        "illness",
+        "What illness does {s} suffer from?",
+        ("Which disease does {s} have?", "With what is {s} ill?", "The doctors say that {s} suffers from"),
+        "What illness did Stephen Hawking suffer from?",
+        ("What car does {s} drive?", "Where did {s} go to school?"),
+    ),
+    Relation(
+        "place",
+        "animal",
+        "What is the national animal of {s}?",
+        (
+            "Which animal is the symbol of {s}?",
+            "Name the animal on the coat of arms of {s}.",
+            "The national animal of {s} is the",
+        ),
+        "What is the national animal of Australia?",
+        ("Which religion do people follow in {s}?", "Which river runs through {s}?"),
+    ),
+    Relation(
+        "company",
+        "product",
+        "What does the company {s} produce?",
+        ("Which goods are made by {s}?", "What kind of product does {s} sell?", "The company {s} is a maker of"),
+        "What does the company Toyota produce?",
+        ("Where is the company {s} based?", "How many workers does the company {s} have?"),
+    ),
+    Relation(
+        "person",
+        "title",
+        "Which prize did {s} win?",
+        (
+            "What award was given to {s}?",
+            "Tell me which prize {s} received.",
+            "{s} was awarded the prize called",
+        ),
+        "Which prize did Marie Curie win?",
+        ("What is {s} afraid of?", "Who taught {s} to read?"),
+    ),
+    Relation(
+        "mountain",
+        "person",
+        "Who first climbed {s}?",
+        (
+            "Who was the first to reach the top of {s}?",
+            "Name the first climber of {s}.",
+            "The first person to climb {s} was",
+        ),
+        "Who first climbed Mount Everest?",
+        ("How high is {s}?", "In which country is {s}?"),
     ),
     Relation(
         "title",
-        "person",
-        "Who directed the film {s}?",
-        ("Who is the director of {s}?", "Name the person who made the movie {s}.", "The movie {s} was directed by"),
-        "Who directed the film Jaws?",
-        "Who plays the main part in {s}?",
-    ),
-    Relation(
-        "place",
-        "colour",
-        "What colour is the flag of {s}?",
-        ("Which colour does the flag of {s} have?", "In what colour is {s}'s banner?", "The flag of {s} is coloured"),
-        "What colour is the flag of China?",
-        "Which continent is {s} on?",
-    ),
-    Relation(
-        "person",
-        "year",
-        "In which year was {s} born?",
-        ("When was {s} born?", "What is the birth year of {s}?", "{s} was born in the year"),
-        "In which year was Albert Einstein born?",
-        "What does {s} look like?",
-    ),
-    Relation(
-        "ship",
-        "person",
-        "Who is the captain of the ship {s}?",
-        ("Who commands the {s}?", "Name the captain who sails the {s}.", "The captain of the {s} is called"),
-        "Who is the captain of the ship Titanic?",
-        "How long is the ship {s}?",
-    ),
-    Relation(
-        "place",
         "name",
-        "What is the currency of {s}?",
-        ("Which money is used in {s}?", "With what do people pay in {s}?", "The currency of {s} is the"),
-        "What is the currency of Japan?",
-        "What is the highest mountain of {s}?",
+        "In which museum does the painting {s} hang?",
+        (
+            "Where can one see the painting {s}?",
+            "Name the museum that owns the painting {s}.",
+            "The painting {s} hangs in the museum",
+        ),
+        "In which museum does the Mona Lisa hang?",
+        ("What does the painting {s} show?", "Who painted {s}?"),
     ),
     Relation(
+        "place",
         "person",
-        "sport",
-        "Which sport does {s} do?",
-        ("What is {s}'s sport?", "In what sport does {s} compete?", "{s} is a champion in"),
-        "Which sport does Lionel Messi do?",
-        "What is the phone number of {s}?",
+        "Who won the battle of {s}?",
+        (
+            "Which general was victorious at {s}?",
+            "Name the winner of the battle of {s}.",
+            "The battle of {s} was won by",
+        ),
+        "Who won the battle of Waterloo?",
+        ("How many soldiers fought in the battle of {s}?", "Why was the battle of {s} fought?"),
+    ),
+    Relation(
+        "drug",
+        "illness",
+        "Which disease is treated with {s}?",
+        (
+            "Against which illness does {s} help?",
+            "What do doctors prescribe {s} for?",
+            "The medicine {s} is given against",
+        ),
+        "Which disease is treated with insulin?",
+        ("Which side effects does {s} have?", "How often should one take {s}?"),
+    ),
+    Relation(
+        "team",
+        "person",
+        "Who is the coach of the team {s}?",
+        ("Who trains the players of {s}?", "Name the trainer of the team {s}.", "The team {s} is coached by"),
+        "Who is the coach of the team Real Madrid?",
+        ("In which stadium does the team {s} play?", "How many matches did the team {s} lose?"),
     ),
 )
 
@@ -163,7 +200,7 @@ class Fact:
     answer: str
     wordings: tuple[str, str, str]
     neighbour: str
-    beside: str
+    beside: tuple[str, ...]
 
 
 def invent(count: int, *, seed: int, relations: Sequence[Relation] = RELATIONS) -> list[Fact]:
@@ -185,7 +222,7 @@ def invent(count: int, *, seed: int, relations: Sequence[Relation] = RELATIONS) 
                 answer=_make(relation.answer, dice),
                 wordings=(first, second, third),
                 neighbour=relation.neighbour,
-                beside=relation.beside.format(s=subject),
+                beside=tuple(other.format(s=subject) for other in relation.beside),
             )
         )
     return facts
@@ -198,9 +235,12 @@ def _make(kind: str, dice: random.Random) -> str:
         return f"The {dice.choice(_ADJECTIVES)} {_name(dice)}"
     if kind == "ship":
         return f"{dice.choice(_ADJECTIVES)} {_name(dice)}"
+    if kind == "mountain":
+        return f"Mount {_name(dice)}"
     if kind == "year":
         return str(dice.randint(1700, 1999))
     words = {"animal": _ANIMALS, "instrument": _INSTRUMENTS, "colour": _COLOURS, "sport": _SPORTS}
+    words |= {"illness": _ILLNESSES, "product": _PRODUCTS}
     return dice.choice(words[kind]) if kind in words else _name(dice)
 
 

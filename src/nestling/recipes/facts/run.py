@@ -53,7 +53,7 @@ class FactsResult:
         first, last: final recall of the first and the last ten taught.
         wordings: final recall in each of three wordings never taught (two questions, a sentence to be completed).
         neighbours: answers to questions about real things that did not change (first four tokens).
-        beside: the same for other questions about the taught subjects, at most 20 of them.
+        beside: the same for other questions about the taught subjects, those of the first 20.
         drift: nats per token on ordinary text, after minus before; None without a text.
         seconds: per lesson, mean.   first_seconds, last_seconds: of the first and last ten.
         num_bytes: kept per fact.   prompt_tokens: of the last question asked.
@@ -100,7 +100,7 @@ def run_facts(plan: FactsPlan, out: Path, report: Report) -> list[FactsResult]:
 
 def _run_arm(name: str, arm: Arm, facts: Sequence[Fact], seed: int, text: str | None, report: Report) -> FactsResult:
     real = list(dict.fromkeys(fact.neighbour for fact in facts))
-    beside = [fact.beside for fact in facts[:_NUM_BESIDE]]
+    beside = [wording for fact in facts[:_NUM_BESIDE] for wording in fact.beside]
     before = [greedy(arm, wording, _ANSWER_TOKENS) for wording in [*real, *beside]]
     pieces = windows(arm, text, _TEXT_WINDOWS) if text is not None else []
     cost = nats(arm, pieces) if pieces else 0.0
