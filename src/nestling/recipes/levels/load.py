@@ -69,7 +69,7 @@ def make_optimizer(text: str, module: nn.Module) -> Optimizer:
         UnknownNameError: for the name or an option, with the nearest known one.
         InputError: nothing to train, or a value of the wrong kind.
     """
-    made, options = parse_optimizer(text)
+    _, options = parse_optimizer(text)
     name = text.partition(":")[0]
     trainable = [(path, p) for path, p in module.named_parameters() if p.requires_grad]
     if not trainable:
