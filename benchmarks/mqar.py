@@ -189,7 +189,17 @@ def report(results: dict[str, Any]) -> str:
         cells = [torch.tensor(result["recall"][str(pairs)]) for pairs in TEST_PAIRS]
         shown = " | ".join(f"{cell.mean():.3f} ± {cell.std():.3f}" for cell in cells)
         lines.append(f"| {result['rule']} | {result['layers']} | {shown} | {result['seconds']:.0f} |")
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", *READING, ""])
+
+
+READING = (
+    "## Reading",
+    "",
+    "A matrix of 8 x 8 holds nearly 6 pairs and two thirds of 12, whatever the rule that writes it; least squares holds",
+    "more (0.86 of 12), attention, which keeps all pairs, holds all. A second layer does not help here: at this rate some",
+    "seeds of delta, momentum, dgd_explicit and least squares do not learn at all with two layers (the wide bars), and no",
+    "rate was tuned per rule. Deep memories are the worst at this size; momentum helps them.",
+)
 
 
 def draw_plot(results: dict[str, Any], path: Path) -> None:
@@ -212,7 +222,8 @@ def draw_plot(results: dict[str, Any], path: Path) -> None:
         axis.grid(alpha=0.25)
     axes[0].set_yticks(range(len(names)), labels=names)
     axes[0].invert_yaxis()
-    axes[0].legend(fontsize=8, loc="lower left")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=9, loc="outside lower center", ncols=2)
     figure.suptitle(f"Multi-query associative recall, trained on {TRAIN_PAIRS} pairs, three seeds", fontsize=11)
     figure.savefig(path, dpi=130)
     plt.close(figure)
@@ -248,9 +259,14 @@ def main() -> None:
             }
             record.write_text(json.dumps(results, indent=1) + "\n")
             print(f"  {recall} {seconds:.0f} s", flush=True)
-            RESULT.with_suffix(".md").write_text(report(results))
-            draw_plot(results, RESULT.with_suffix(".png"))
+            write_page(results)
+    write_page(results)
     print(report(results))
+
+
+def write_page(results: dict[str, Any]) -> None:
+    RESULT.with_suffix(".md").write_text(report(results))
+    draw_plot(results, RESULT.with_suffix(".png"))
 
 
 if __name__ == "__main__":
