@@ -195,10 +195,11 @@ def report(results: dict[str, Any]) -> str:
 READING = (
     "## Reading",
     "",
-    "A matrix of 8 x 8 holds nearly 6 pairs and two thirds of 12, whatever the rule that writes it; least squares holds",
-    "more (0.86 of 12), attention, which keeps all pairs, holds all. A second layer does not help here: at this rate some",
-    "seeds of delta, momentum, dgd_explicit and least squares do not learn at all with two layers (the wide bars), and no",
-    "rate was tuned per rule. Deep memories are the worst at this size; momentum helps them.",
+    "A matrix of 8 x 8 holds nearly 6 pairs and two thirds of 12, whatever the rule that writes it; least squares",
+    "holds more (0.86 of 12), attention, which keeps all pairs, holds all. A second layer does not help here: at",
+    "this rate some seeds of delta, momentum, dgd_explicit and least squares do not learn at all with two layers",
+    "(the wide bars), and no rate was tuned per rule. Deep memories are the worst at this size; momentum helps",
+    "them.",
 )
 
 
