@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_language_models import language_model, tokenizer
 
 from nestling.errors import DataError, InputError, UnknownNameError
+from nestling.models.nested_lm.calibration_texts import ASKED
 from nestling.recipes.facts import ARMS, RELATIONS, FactsPlan, invent, markdown, run_facts
-from nestling.recipes.facts.arms import FineTuning, Memory, Notes
+from nestling.recipes.facts.arms import FineTuning, Memory, Notes, Untaught
+from nestling.recipes.facts.development import DEVELOPMENT
 from nestling.recipes.facts.measure import greedy, nats, recalls, windows
 
 
@@ -50,6 +53,53 @@ def test_a_finished_arm_is_not_run_again(tmp_path: Path, unguarded: None, monkey
     (tmp_path / "out" / "memory-2-0.json").write_text("{}")
     with pytest.raises(DataError, match="no result"):
         run_facts(plan, tmp_path / "out", lines.append)
+
+
+class Careless(Untaught):
+    """Says otherwise whatever is asked about a taught subject, or only where the taught question is asked."""
+
+    everywhere: bool
+
+    def __init__(self, model, tokenizer) -> None:
+        super().__init__(model, tokenizer)
+        self.taught: list[tuple[str, str]] = []
+        self.asked = ""
+
+    def teach(self, question: str, answer: str) -> None:
+        subject = next(fact.subject for fact in invent(2, seed=0) if fact.question == question)
+        self.taught.append((question, subject))
+
+    def prompt(self, question: str, raw: bool) -> list[int]:
+        self.asked = question
+        return super().prompt(question, raw)
+
+    def logits(self, ids: list[int]) -> torch.Tensor:
+        spoiled = any(subject in self.asked if self.everywhere else self.asked == q for q, subject in self.taught)
+        return -super().logits(ids) if spoiled else super().logits(ids)
+
+
+@pytest.mark.parametrize(("everywhere", "same"), [(True, 0.0), (False, 1.0)])
+def test_other_questions_about_a_taught_subject_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, everywhere: bool, same: float
+) -> None:
+    language_model().save_pretrained(tmp_path / "tiny")
+    tokenizer().save_pretrained(tmp_path / "tiny")
+    arm = type("Arm", (Careless,), {"everywhere": everywhere})
+    monkeypatch.setitem(ARMS, "untaught", arm)
+    plan = FactsPlan(model=str(tmp_path / "tiny"), arms=("untaught",), num_facts=2)
+    (result,) = run_facts(plan, tmp_path / "out", lambda line: None)
+    assert (result.beside, result.neighbours) == (same, 1.0)
+
+
+def test_no_relation_serves_twice() -> None:
+    """Relations that results, limits and the measuring of a model come from have no question in common."""
+    tested = {wording for each in RELATIONS for wording in (each.taught, *each.others, *each.beside)}
+    developed = {wording for each in DEVELOPMENT for wording in (each.taught, *each.others, *each.beside)}
+    measured = {wording for _, questions, sentence in ASKED for wording in (*questions, sentence)}
+    assert not tested & developed
+    assert not measured & (tested | developed)
+    assert len(RELATIONS) == len(DEVELOPMENT) == 10
+    assert all(len(each.beside) == 2 for each in RELATIONS)
 
 
 def test_a_prompt_with_notes_grows_and_ours_does_not(unguarded: None) -> None:

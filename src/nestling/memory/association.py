@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 __all__ = ["ASK", "RAW", "Association", "AssociationTable", "Form", "Thresholds"]
 
@@ -29,18 +30,25 @@ class Association:
     """One stored pair.
 
     Args: who: [M, W] unit early keys of the words that name the subject.   what: [R, D] unit late keys of the places
-        where the answer begins.   frames: the frame of each `what`.   forms: the answer as it is written in frame ASK
+        where the answer begins.   frames: the frame of each `what`.   about: [D], the late direction of any
+        question about this subject, unit or zero.   forms: the answer as it is written in frame ASK
         and in frame RAW.
     """
 
     who: Tensor
     what: Tensor
     frames: tuple[int, ...]
+    about: Tensor
     forms: tuple[Form, Form]
 
     def tensors(self) -> list[Tensor]:
         """All of it, in a fixed order."""
-        return [self.who, self.what, *(tensor for form in self.forms for tensor in (form.values, form.pieces))]
+        return [
+            self.who,
+            self.what,
+            self.about,
+            *(tensor for form in self.forms for tensor in (form.values, form.pieces)),
+        ]
 
 
 @dataclass(frozen=True)
@@ -60,11 +68,13 @@ class AssociationTable:
     """Many associations stacked for reading.
 
     s_n(t) = mean_m max_{j <= t} <who_nm, e_j>                      has its subject been spoken of?
-    a_r(t) = <what_r, u_t>                                          is this the place for its answer?
+    a_r(t) = cos(P_n what_r, P_n u_t),  P_n = I - about_n about_n^T  is this the place for its answer?
     score  = [s_n - tau_s]_+ / (1 - tau_s)  [a_r - tau_a]_+ / (1 - tau_a)
 
     The pair of the highest positive score opens at t; where none is positive nothing is added and the model is as it
-    was, bit for bit. Both keys of a stored pair are 1 at the place it was taught, which no other pair can exceed.
+    was, bit for bit. P_n takes out what every question about this subject has in common: without it, other questions
+    about the subject are nearer than other wordings. A second place key of a pair opens in its own frame only. Both
+    keys of a stored pair are 1 at the place it was taught, which no other pair can exceed.
 
     Source: a non-parametric memory, NL eq. 62-63, with the product of two kernels; late interaction (the mean of
         maxima) as in ColBERT, Khattab & Zaharia 2020; keys at the subject's tokens as in ROME, Meng et al. 2022.
@@ -79,6 +89,9 @@ class AssociationTable:
         self.who = torch.cat(who)
         self.what = torch.cat([each.what for each in associations])
         device = self.who.device
+        rows = torch.tensor([len(each.frames) for each in associations], device=device)
+        self.about = torch.stack([each.about for each in associations]).repeat_interleave(rows, dim=0)
+        self.asked = normalize(self.what - (self.what * self.about).sum(-1, keepdim=True) * self.about, dim=-1)
         counts = torch.tensor([len(each) for each in who], device=device)
         owner = torch.arange(len(who), device=device).repeat_interleave(counts)
         self.mean = torch.zeros(len(self.who), len(who), device=device)
@@ -105,7 +118,10 @@ class AssociationTable:
     def scores(self, subjects: Tensor, late: Tensor, frames: Tensor) -> Tensor:
         """Score of each place key at each token: [B, T, R].   late: unit [B, T, D].   frames: [B, T]."""
         tau = self.thresholds
-        limit = torch.where(frames.unsqueeze(-1) == self.frames, tau.same, tau.cross)
-        place = ((late @ self.what.T - limit) / (1 - limit)).clamp_min(0)
+        own = frames.unsqueeze(-1) == self.frames
+        limit = torch.where(own, tau.same, tau.cross)
+        left = (1 - (late @ self.about.T).square()).clamp_min(1e-6).sqrt()
+        place = ((late @ self.asked.T / left - limit) / (1 - limit)).clamp(0, 1)
+        place = place * (own | (self.row == 0))
         subject = ((subjects - tau.who) / (1 - tau.who)).clamp_min(0)
         return place * subject[..., self.owner]

@@ -9,14 +9,16 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from nestling.memory.association import ASK, RAW, Thresholds
-from nestling.models.nested_lm.calibration_texts import PAIRS, PROSE
+from nestling.models.nested_lm.calibration_texts import PROSE, asked
 from nestling.models.nested_lm.taps import Taps
 from nestling.models.nested_lm.wording import Wording
 
 __all__ = ["Frames", "calibrate"]
 
 WHO_THRESHOLD = 0.55
+SAME_THRESHOLD, CROSS_THRESHOLD = 0.47, 0.16
 PIECE_THRESHOLD = 0.25
+_SHRINKAGE = 1.0
 _SINK = 2  # the first tokens of a text have states of their own kind
 
 
@@ -25,17 +27,20 @@ class Frames:
     """Maps from states to unit keys.
 
     early key  e = (x - mean) S / |...|,   S = (C + tr(C)/D I)^-1/2,   C the covariance of early states
-    late key   u = (h - c_f) / |...|,      c_f the mean of frame f, f the frame whose mean is nearest to h
+    late key   u = (h - c_f) S_w / |...|,  c_f the mean of frame f, f the frame whose mean is nearest to h,
+                                           S_w = (W + tr(W)/D I)^-1/2, W the covariance within relations
 
     Two frames, because the place after a question and a place inside a sentence differ far more from each other than
     two questions do; once each is centred, a question and a sentence that ask for the same thing point the same way.
 
-    Args: mean: [W].   scale: [W, W].   centres: [2, D] of ASK and RAW.   thresholds: of the cosines.
+    Args: mean: [W].   scale: [W, W].   centres: [2, D] of ASK and RAW.   metric: [D, D], S_w.
+        thresholds: of the cosines.
     """
 
     mean: Tensor
     scale: Tensor
     centres: Tensor
+    metric: Tensor
     thresholds: Thresholds
 
     @property
@@ -52,51 +57,47 @@ class Frames:
         away = states.float().unsqueeze(-2) - self.centres
         frame = away.square().sum(-1).argmin(-1)
         chosen = away.gather(-2, frame[..., None, None].expand(*frame.shape, 1, self.width)).squeeze(-2)
-        return normalize(chosen, dim=-1), frame
+        return normalize(chosen @ self.metric, dim=-1), frame
 
     def to(self, device: torch.device) -> Frames:
         """The same on another device."""
-        return Frames(self.mean.to(device), self.scale.to(device), self.centres.to(device), self.thresholds)
+        parts = (self.mean, self.scale, self.centres, self.metric)
+        return Frames(*(part.to(device) for part in parts), thresholds=self.thresholds)
 
 
 def calibrate(taps: Taps, wording: Wording, device: torch.device) -> Frames:
     """Measure a model on a few dozen short texts of our own (`calibration_texts`).
 
-    The thresholds of places are what places that ask for something else rarely exceed: the 98th percentile within the
-    frame ASK, the 95th between frames (never below 0.42 and 0.1). These limits, and those of words, 0.55 and 0.25, were
-    chosen on a development set of other questions (docs/results/facts.md).
+    S_w takes down what differs between wordings and invented names of one question: W is the covariance of late states
+    around the mean of their relation. The limits of words, places and pieces are fixed: they were chosen on a
+    development set of other questions and one model (docs/results/facts.md).
     """
     early: list[Tensor] = []
-    places: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for question, stem in PAIRS:
-        for frame, ids in ((ASK, wording.ask([{"role": "user", "content": question}])), (RAW, wording.raw(stem))):
-            states = taps.observe(torch.tensor([ids], device=device))
-            early.append(states.early[0, _SINK:])
-            places[frame].append(states.late[0, -1])
+    places: list[Tensor] = []
+    kinds: list[tuple[int, int]] = []
+    for relation, sentence, text in asked():
+        ids = wording.raw(text) if sentence else wording.ask([{"role": "user", "content": text}])
+        states = taps.observe(torch.tensor([ids], device=device))
+        early.append(states.early[0, _SINK:])
+        places.append(states.late[0, -1])
+        kinds.append((relation, RAW if sentence else ASK))
     for text in PROSE:
         early.append(taps.observe(torch.tensor([wording.raw(text)], device=device)).early[0, _SINK:])
-    ask, raw = torch.stack(places[ASK]), torch.stack(places[RAW])
-    centres = torch.stack([ask.mean(0), raw.mean(0)])
-    ask, raw = normalize(ask - centres[ASK], dim=-1), normalize(raw - centres[RAW], dim=-1)
-    others = ~torch.eye(len(ask), dtype=torch.bool, device=device)
-    thresholds = Thresholds(
-        who=WHO_THRESHOLD,
-        same=_limit((ask @ ask.T)[others], 0.98, 0.42),
-        cross=_limit((ask @ raw.T)[others], 0.95, 0.1),
-        piece=PIECE_THRESHOLD,
-    )
-    mean, scale = _whiten(torch.cat(early))
-    return Frames(mean, scale, centres, thresholds)
+    relation, frame = torch.tensor(kinds, device=device).T
+    late = torch.stack(places).double()
+    centres = torch.stack([late[frame == each].mean(0) for each in (ASK, RAW)])
+    away = late - centres[frame]
+    within = away - torch.stack([away[relation == each].mean(0) for each in relation])
+    metric = _shrunk_root(within, _SHRINKAGE)
+    thresholds = Thresholds(who=WHO_THRESHOLD, same=SAME_THRESHOLD, cross=CROSS_THRESHOLD, piece=PIECE_THRESHOLD)
+    together = torch.cat(early).double()
+    mean = together.mean(0)
+    scale = _shrunk_root(together - mean, 1.0)
+    return Frames(mean.float(), scale.float(), centres.float(), metric.float(), thresholds)
 
 
-def _limit(cosines: Tensor, quantile: float, least: float) -> float:
-    return min(0.95, max(least, float(cosines.quantile(quantile))))
-
-
-def _whiten(states: Tensor) -> tuple[Tensor, Tensor]:
-    mean = states.double().mean(0)
-    away = states.double() - mean
+def _shrunk_root(away: Tensor, shrinkage: float) -> Tensor:
+    """(C + shrinkage tr(C)/D I)^-1/2 of the covariance C of rows [N, D]."""
     values, vectors = torch.linalg.eigh(away.T @ away / len(away))
     values = values.clamp_min(0)
-    scale = (vectors / (values + values.mean().clamp_min(1e-12)).sqrt()) @ vectors.T
-    return mean.float(), scale.float()
+    return (vectors / (values + shrinkage * values.mean().clamp_min(1e-12)).sqrt()) @ vectors.T

@@ -134,7 +134,7 @@ class NestedLM:
         return str(self.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)).strip()
 
     def prepare(self) -> None:
-        """Measure the model now (35 short passes, three more for the guard) in place of at the first lesson."""
+        """Measure the model now (60 short passes, three more for the guard) in place of at the first lesson."""
         self._ready()
         self._probe()
 

@@ -21,9 +21,9 @@ from nestling.models.nested_lm.lesson import Lesson, Stored, fingerprint
 
 __all__ = ["read_memory", "write_memory"]
 
-FORMAT = "nestling memory 1"
+FORMAT = "nestling memory 2"
 _HEADER = "nestling"
-_PARTS = ("who", "what", "values.ask", "pieces.ask", "values.raw", "pieces.raw")
+_PARTS = ("who", "what", "about", "values.ask", "pieces.ask", "values.raw", "pieces.raw")
 
 
 def write_memory(path: Path, *, model: str, frames: Frames, stored: list[Stored]) -> None:
@@ -35,6 +35,7 @@ def write_memory(path: Path, *, model: str, frames: Frames, stored: list[Stored]
         "frames.mean": frames.mean.cpu(),
         "frames.scale": frames.scale.cpu(),
         "frames.centres": frames.centres.cpu(),
+        "frames.metric": frames.metric.cpu(),
     }
     lessons = []
     for number, each in enumerate(stored):
@@ -63,7 +64,7 @@ def read_memory(path: Path, *, model: str) -> tuple[Frames, list[Stored]]:
             if header["model"] != model:
                 raise CheckpointError(f"{path} belongs to another model: load it with the model it was taught to")
             frames = Frames(
-                *(file.get_tensor(f"frames.{name}") for name in ("mean", "scale", "centres")),
+                *(file.get_tensor(f"frames.{name}") for name in ("mean", "scale", "centres", "metric")),
                 thresholds=Thresholds(**header["thresholds"]),
             )
             stored = [_stored(file, number, row) for number, row in enumerate(header["lessons"])]
@@ -78,9 +79,9 @@ def read_memory(path: Path, *, model: str) -> tuple[Frames, list[Stored]]:
 def _stored(file: Any, number: int, row: dict[str, Any]) -> Stored:
     associations = []
     for index, frames in enumerate(row["frames"]):
-        who, what, *rest = (file.get_tensor(f"{number}.{index}.{part}").to(torch.float32) for part in _PARTS)
+        who, what, about, *rest = (file.get_tensor(f"{number}.{index}.{part}").to(torch.float32) for part in _PARTS)
         forms = Form(rest[0], rest[1]), Form(rest[2], rest[3])
-        associations.append(Association(who, what, tuple(frames), forms))
+        associations.append(Association(who, what, tuple(frames), about, forms))
     facts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row["lesson"].items()}
     return Stored(Lesson(**facts), tuple(associations))
 

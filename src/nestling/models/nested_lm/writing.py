@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from nestling.errors import InputError
 from nestling.memory.association import Association, Form
+from nestling.models.nested_lm.calibration_texts import ABOUT
 from nestling.models.nested_lm.corrections import Corrections
 from nestling.models.nested_lm.frames import Frames
 from nestling.models.nested_lm.taps import States, Taps
@@ -49,7 +51,7 @@ class Writer:
         self.taps, self.wording, self.frames, self.corrections = taps, wording, frames, corrections
 
     def question(self, messages: Sequence[Message], answer: str) -> Draft:
-        """Associate a conversation that ends with a question with its answer: two passes."""
+        """Associate a conversation that ends with a question with its answer: two passes, and two about its subject."""
         asked = self.wording.ask(messages)
         plain = self.wording.raw(messages[-1]["content"])
         forms: list[Form] = []
@@ -68,8 +70,14 @@ class Writer:
             seen.append(states)
         start = _find(asked, plain)
         states, begin = (seen[1], 0) if start is None else (seen[0], start)
-        who = self._subject(states, asked if start is not None else plain, begin, begin + len(plain))
-        association = Association(_half(who), _half(torch.stack(places)), tuple(frames), (forms[0], forms[1]))
+        ids = asked if start is not None else plain
+        chosen = self._subject(states, ids, begin, begin + len(plain))
+        who = self.frames.early(states.early[0, chosen])
+        who_ids = [ids[position] for position in chosen]
+        about = self._about(messages, who_ids)
+        association = Association(
+            _half(who), _half(torch.stack(places)), tuple(frames), _half(about), (forms[0], forms[1])
+        )
         return Draft((association,), float(surprises[0][0].mean()), float(surprises[0][1].mean()), seen[0])
 
     def text(self, text: str) -> Draft:
@@ -110,7 +118,12 @@ class Writer:
             place, frame = self.frames.late(states.late[0, start - 1])
             form, change = self._form(states, start, [ids[position] for position in group])
             who = self.frames.early(states.early[0, subject])
-            found.append((Association(_half(who), _half(place[None]), (int(frame),), (form, form)), change))
+            found.append(
+                (
+                    Association(_half(who), _half(place[None]), (int(frame),), torch.zeros_like(place), (form, form)),
+                    change,
+                )
+            )
         return found
 
     def _observe(self, ids: list[int]) -> States:
@@ -125,15 +138,24 @@ class Writer:
         surprise = self.corrections.surprise(last, targets), self.corrections.surprise(last + values, targets)
         return Form(values, pieces), surprise
 
-    def _subject(self, states: States, ids: list[int], begin: int, end: int) -> Tensor:
+    def _about(self, messages: Sequence[Message], subject: list[int]) -> Tensor:
+        """Unit direction [D] of the late keys of questions that ask nothing in particular about a subject."""
+        name = self.wording.tokenizer.decode(subject).strip()
+        keys: list[Tensor] = []
+        for text in ABOUT:
+            asked = self.wording.ask([*messages[:-1], {"role": "user", "content": text.format(s=name)}])
+            keys.append(self.frames.late(self._observe(asked).late[0, -1])[0])
+        return normalize(torch.stack(keys).mean(0), dim=0)
+
+    def _subject(self, states: States, ids: list[int], begin: int, end: int) -> list[int]:
+        """Positions of the tokens of the words that name whom a question speaks of."""
         groups, surprise = self._words(states, ids, begin, end)
-        chosen = [
+        return [
             position
             for group, size in zip(groups, surprise, strict=True)
             if size >= SUBJECT_SHARE * max(surprise)
             for position in group
         ]
-        return self.frames.early(states.early[0, chosen])
 
     def _words(self, states: States, ids: list[int], begin: int, end: int) -> tuple[list[list[int]], list[float]]:
         """Words between two positions and the surprise of each in nats: 0 for marks and where nothing comes before."""
