@@ -13,13 +13,13 @@ from nestling.models.nested_lm.calibration_texts import PROSE, asked
 from nestling.models.nested_lm.taps import Taps
 from nestling.models.nested_lm.wording import Wording
 
-__all__ = ["Frames", "calibrate"]
+__all__ = ["SINK", "Frames", "calibrate"]
 
 WHO_THRESHOLD = 0.55
 SAME_THRESHOLD, CROSS_THRESHOLD = 0.47, 0.16
 PIECE_THRESHOLD = 0.25
 _SHRINKAGE = 1.0
-_SINK = 2  # the first tokens of a text have states of their own kind
+SINK = 2  # the first tokens of a text have states of their own kind
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,11 @@ def calibrate(taps: Taps, wording: Wording, device: torch.device) -> Frames:
     for relation, sentence, text in asked():
         ids = wording.raw(text) if sentence else wording.ask([{"role": "user", "content": text}])
         states = taps.observe(torch.tensor([ids], device=device))
-        early.append(states.early[0, _SINK:])
+        early.append(states.early[0, SINK:])
         places.append(states.late[0, -1])
         kinds.append((relation, RAW if sentence else ASK))
     for text in PROSE:
-        early.append(taps.observe(torch.tensor([wording.raw(text)], device=device)).early[0, _SINK:])
+        early.append(taps.observe(torch.tensor([wording.raw(text)], device=device)).early[0, SINK:])
     relation, frame = torch.tensor(kinds, device=device).T
     late = torch.stack(places).double()
     centres = torch.stack([late[frame == each].mean(0) for each in (ASK, RAW)])

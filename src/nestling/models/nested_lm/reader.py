@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nestling.memory.association import ASK, Association, AssociationTable
-from nestling.models.nested_lm.frames import Frames
+from nestling.memory.association import ASK, RAW, Association, AssociationTable
+from nestling.models.nested_lm.frames import SINK, Frames
 
 __all__ = ["Firing", "Reader"]
 
@@ -65,7 +65,8 @@ class Reader:
         if self.table is None:
             return None
         rows = len(early)
-        if fresh or self._heard is None or len(self._heard) != rows:
+        begins = fresh or self._heard is None or len(self._heard) != rows
+        if begins:
             self._heard, self._pending, self.fired = None, [None] * rows, []
             self._said, self._asked = [{} for _ in range(rows)], [None] * rows
         key, (place, frame) = self.frames.early(early), self.frames.late(late)
@@ -75,6 +76,8 @@ class Reader:
         if not bool((best.values > 0).any()) and not any(self._pending):
             return None
         added = torch.zeros(*early.shape[:2], self.frames.width, device=early.device)
+        if begins:  # the first states of a text are of their own kind and say nothing of what is asked
+            frame[:, :SINK] = RAW
         changed = [self._walk(row, key[row], frame[row], best, added[row]) for row in range(rows)]
         return added if any(changed) else None
 
