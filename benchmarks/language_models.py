@@ -37,8 +37,8 @@ from nestling.recipes.language.load import load_model, quiet_transformers
 from nestling.recipes.language.token_data import TokenData
 
 SIZE, LENGTH, BATCH = "mini", 512, 4
-BUDGET = 5_000_000
-TUNING_SHARE = 0.125
+BUDGET = 3_000_000
+TUNING_SHARE = 5 / 24
 TUNING_SEED = 1000
 RATES = (1e-3, 2e-3, 4e-3, 8e-3)
 SEEDS = {"hope": 3, "llama": 3}
