@@ -143,6 +143,22 @@ def test_the_command_scores_a_checkpoint(tmp_path):
     assert "| wikitext2 | 400 | bits per byte |" in done.output
 
 
+def test_eval_runs_the_whole_suite(tmp_path, monkeypatch):
+    write_book(tmp_path)
+    model = make_small_model("llama", vocab_size=259, sizes=SIZES, seed=0)
+    model.save_pretrained(tmp_path / "model")
+    byte_tokenizer().save_pretrained(tmp_path / "model")
+    command = ["eval", str(tmp_path / "model"), "--suite", "--data", str(tmp_path), "-l", "400"]
+    with pytest.raises(DataError, match="qa1"):
+        CliRunner().invoke(app, command, catch_exceptions=False)
+    monkeypatch.setattr(run_module, "READING_TASKS", {"needle_single_2": READING_TASKS["needle_single_2"]})
+    done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "out")])
+    assert "| needle_single_2 | 400 | values found | 0 |" in done.output
+    assert (tmp_path / "out" / "suite.json").exists()
+    with pytest.raises(InputError, match="--suite"):
+        CliRunner().invoke(app, ["eval", str(tmp_path / "model")], catch_exceptions=False)
+
+
 def test_the_command_lists_every_task_and_refuses_what_it_does_not_know(tmp_path):
     shown = CliRunner().invoke(app, ["suite", "--list"]).output
     assert [name for name in (*READING_TASKS, *SYNTHETIC_TASKS) if f"  {name} " not in shown] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,11 +17,11 @@ def evaluate(
         str, typer.Argument(metavar="CHECKPOINT", help="Folder of a model or of a training, or a hub name.")
     ],
     data: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--data", "-d", help="A file or folder of texts, one of the texts of this machine, or a hub data set."
         ),
-    ],
+    ] = None,
     memory: Annotated[
         str,
         typer.Option(
@@ -38,9 +39,18 @@ def evaluate(
         str | None, typer.Option(help="train, validation or test, where the data has such parts.", show_default="all")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for evaluation.json and .png.")] = None,
+    suite: Annotated[
+        bool, typer.Option("--suite", help="Every task of `nestling suite` that reads a trained model, instead.")
+    ] = False,
 ) -> None:
-    """Measure bits per byte of a text, and perplexity by position in the context."""
-    from nestling.errors import DataError, UnknownNameError
+    """Measure bits per byte of a text, and perplexity by position in the context; or the whole suite."""
+    from nestling.errors import DataError, InputError, UnknownNameError
+
+    if suite:
+        _suite(model, data, length, out)
+        return
+    if data is None:
+        raise InputError("expected --data with a text to predict, or --suite for the tasks of `nestling suite`")
     from nestling.recipes.language.corpus import find_corpus
     from nestling.recipes.language.evaluate import evaluate_text, read_tokens, save_evaluations
     from nestling.recipes.language.load import load_model
@@ -62,6 +72,16 @@ def evaluate(
     _print_tables(found)
     if out is not None:
         typer.echo(f"written: {save_evaluations(found, out, {'model': model, 'data': data})}", err=True)
+
+
+def _suite(model: str, data: str | None, lengths: list[int] | None, out: Path | None) -> None:
+    from nestling.recipes.suite import Settings, run_suite
+
+    settings = Settings(data=None if data is None else Path(data))
+    if lengths:
+        settings = replace(settings, lengths=lengths)
+    result = run_suite(model, None, settings=settings, out=out, report=lambda line: typer.echo(line, err=True))
+    typer.echo(result.markdown())
 
 
 def _print_tables(found: list[Evaluation]) -> None:
