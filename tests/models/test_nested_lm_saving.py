@@ -64,8 +64,8 @@ def test_a_memory_that_cannot_be_written_leaves_everything_as_it_was(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("nestling.models.nested_lm.saving.os.replace", full)
-    with pytest.raises(ResourceError, match="No space left"):
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(ResourceError, match="the disk is full"):
         learner.teach(FACTS[1])
     assert learner.hash() == before
     assert path.read_bytes() == content
@@ -99,7 +99,7 @@ def test_a_kill_while_teaching_leaves_a_lesson_whole_or_absent(tmp_path: Path) -
         import os, signal, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from test_nested_lm_saving import FACTS, nested
-        from nestling.models.nested_lm import saving
+        import nestling.files as saving
         learner = nested(memory={str(path)!r})
         def die(descriptor):
             os.kill(os.getpid(), signal.SIGKILL)

@@ -93,9 +93,8 @@ class AssociationTable:
         self.about = torch.stack([each.about for each in associations]).repeat_interleave(rows, dim=0)
         self.asked = normalize(self.what - (self.what * self.about).sum(-1, keepdim=True) * self.about, dim=-1)
         counts = torch.tensor([len(each) for each in who], device=device)
-        owner = torch.arange(len(who), device=device).repeat_interleave(counts)
-        self.mean = torch.zeros(len(self.who), len(who), device=device)
-        self.mean[torch.arange(len(owner), device=device), owner] = 1 / counts[owner]
+        self.speaker = torch.arange(len(who), device=device).repeat_interleave(counts)
+        self.weight = 1 / counts[self.speaker]
         self.row = torch.tensor([row for each in associations for row, _ in enumerate(each.frames)], device=device)
         self.owner = torch.tensor([n for n, each in enumerate(associations) for _ in each.frames], device=device)
         self.frames = torch.tensor([frame for each in associations for frame in each.frames], device=device)
@@ -113,7 +112,8 @@ class AssociationTable:
 
     def subjects(self, heard: Tensor) -> Tensor:
         """s_n(t), [B, T, N]."""
-        return heard @ self.mean
+        total = heard.new_zeros(*heard.shape[:-1], len(self.associations))
+        return total.index_add_(-1, self.speaker, heard * self.weight)
 
     def scores(self, subjects: Tensor, late: Tensor, frames: Tensor) -> Tensor:
         """Score of each place key at each token: [B, T, R].   late: unit [B, T, D].   frames: [B, T]."""

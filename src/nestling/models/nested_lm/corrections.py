@@ -11,12 +11,13 @@ from torch import Tensor
 
 from nestling.errors import InputError
 
-__all__ = ["Corrections"]
+__all__ = ["Corrections", "surprise"]
 
 MARGIN = 15.0
 _ROWS = 8192
 _AHEAD = 0.2  # of the target's own gain: nearer rivals would make the closed form long
 _RIVALS, _CLOSE = 64, 0.05
+_LIKELY = 1024
 
 
 class Corrections:
@@ -35,12 +36,18 @@ class Corrections:
     def __init__(self, head: Any) -> None:
         self._head = head
         self._inverse: Tensor | None = None
+        self._root: Tensor | None = None
         self._mean: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
         """Of the head's weights."""
         return self._head.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the head's weights."""
+        return self._head.weight.dtype
 
     @torch.no_grad()
     def logits(self, last: Tensor) -> Tensor:
@@ -52,14 +59,14 @@ class Corrections:
     @torch.no_grad()
     def surprise(self, last: Tensor, targets: Tensor) -> Tensor:
         """-log p(target), [P] nats."""
-        return -self.logits(last).log_softmax(-1).gather(1, targets.unsqueeze(1)).squeeze(1)
+        return surprise(self.logits(last), targets)
 
     @torch.no_grad()
-    def solve(self, last: Tensor, targets: Tensor, *, margin: float = MARGIN) -> Tensor:
+    def solve(self, last: Tensor, targets: Tensor, *, margin: float = MARGIN, logits: Tensor | None = None) -> Tensor:
         """Corrections [P, D] float32 of last states [P, D] towards targets [P].
 
         margin: in nats, how far ahead of all others the target is at the place where it was taught; what is more than
-            enough there leaves room for places that were not.
+            enough there leaves room for places that were not.   logits: [P, V] of the last states, where known.
         Raises: InputError when no correction in that direction can do it.
         """
         self._prepare()
@@ -67,38 +74,51 @@ class Corrections:
         assert self._mean is not None
         own = targets.unsqueeze(1)
         direction = (self._head.weight[targets].float() - self._mean) @ self._inverse
-        logits, gains = self.logits(last), self.logits(direction) - self._bias()
+        logits = self.logits(last) if logits is None else logits
+        gains = self.logits(direction) - self._bias()
         gain = gains.gather(1, own)
         needed = (margin + logits - logits.gather(1, own)).scatter_(1, own, 0.0)
         ahead = (gain - gains).scatter_(1, own, 1.0)
         lengths = (needed.clamp_min(0) / ahead.clamp_min(1e-6)).amax(1, keepdim=True)
         easy = ((ahead > _AHEAD * gain) | (needed <= 0)).all(1).tolist()
-        rows = [
-            length * way if well else self._separate(state, int(target), margin)
-            for length, way, well, state, target in zip(lengths, direction, easy, last, targets, strict=True)
-        ]
-        return torch.stack(rows)
+        rows = lengths * direction
+        for place, well in enumerate(easy):
+            if not well:
+                rows[place] = self._separate(logits[place], gains[place], int(targets[place]), margin)
+        return rows
 
-    def _separate(self, state: Tensor, target: int, margin: float) -> Tensor:
+    def _separate(self, base: Tensor, gains: Tensor, target: int, margin: float) -> Tensor:
         """The correction [D] of least length in C that keeps the target ahead of its nearest rivals, found one by one.
 
         min delta . C delta   s.t.   (w_y - w_v) . delta >= margin + z_v - z_y   for each rival v
 
-        For a token whose row is nearly a mixture of others. Source: least distance programming by non-negative least
-        squares, Lawson & Hanson 1974, chapter 23.
+        For a token whose row is nearly a mixture of others. Rivals are looked for among the likely ones, those of
+        highest logit or whose rows lie nearest to the target's, and in the end among all.
+        Source: least distance programming by non-negative least squares, Lawson & Hanson 1974, chapter 23.
+
+        Args: base: [V], logits without the correction.   gains: [V], of the target's own direction.
         """
-        assert self._inverse is not None
-        root = torch.linalg.cholesky(self._inverse)
-        weight, base = self._head.weight, self.logits(state[None])[0]
+        assert self._root is not None
+        weight, root = self._head.weight, self._root
+        count = min(_LIKELY, len(base))
+        likely = torch.cat([base.topk(count).indices, gains.topk(count).indices]).unique()
+        near = weight[likely].float()
         rivals: list[int] = []
-        delta = torch.zeros_like(state)
-        for _ in range(_RIVALS):
-            logits = base + self.logits(delta[None])[0] - self._bias()
-            over = margin + logits - logits[target]
+        delta = torch.zeros_like(root[0])
+        everywhere = False
+        while len(rivals) <= _RIVALS:
+            if everywhere:
+                rise = self.logits(delta[None])[0] - self._bias()
+            else:
+                rise = torch.full_like(base, -torch.inf).index_copy_(0, likely, near @ delta)
+            over = margin + base + rise - base[target] - weight[target].float() @ delta
             over[target] = 0.0
             worst = int(over.argmax())
             if float(over[worst]) < _CLOSE * margin:
-                return delta
+                if everywhere:
+                    return delta
+                everywhere = True
+                continue
             if worst in rivals:
                 break
             rivals.append(worst)
@@ -123,6 +143,12 @@ class Corrections:
         gram /= len(weight)
         gram.diagonal().add_(1e-3 * gram.diagonal().mean())
         self._inverse = torch.linalg.inv(gram).float()
+        self._root = torch.linalg.cholesky(self._inverse)
+
+
+def surprise(logits: Tensor, targets: Tensor) -> Tensor:
+    """-log p(target) of logits [P, V], [P] nats."""
+    return -logits.log_softmax(-1).gather(1, targets.unsqueeze(1)).squeeze(1)
 
 
 def _least_distance(sides: Tensor, goals: Tensor) -> Tensor:

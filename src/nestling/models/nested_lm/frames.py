@@ -10,15 +10,15 @@ from torch.nn.functional import normalize
 
 from nestling.memory.association import ASK, RAW, Thresholds
 from nestling.models.nested_lm.calibration_texts import PROSE, asked
+from nestling.models.nested_lm.passes import Passes
 from nestling.models.nested_lm.taps import Taps
 from nestling.models.nested_lm.wording import Wording
 
-__all__ = ["SINK", "Frames", "calibrate"]
+__all__ = ["LIMITS", "PARTS", "SINK", "Frames", "calibrate"]
 
-WHO_THRESHOLD = 0.55
-SAME_THRESHOLD, CROSS_THRESHOLD = 0.47, 0.16
-PIECE_THRESHOLD = 0.25
+LIMITS = Thresholds(who=0.55, same=0.47, cross=0.16, piece=0.25)
 _SHRINKAGE = 1.0
+PARTS = ("mean", "scale", "centres", "metric")
 SINK = 2  # the first tokens of a text have states of their own kind
 
 
@@ -61,8 +61,11 @@ class Frames:
 
     def to(self, device: torch.device) -> Frames:
         """The same on another device."""
-        parts = (self.mean, self.scale, self.centres, self.metric)
-        return Frames(*(part.to(device) for part in parts), thresholds=self.thresholds)
+        return Frames(*(part.to(device) for part in self.parts().values()), thresholds=self.thresholds)
+
+    def parts(self) -> dict[str, Tensor]:
+        """Its tensors by name, in the order of `PARTS`."""
+        return {name: getattr(self, name) for name in PARTS}
 
 
 def calibrate(taps: Taps, wording: Wording, device: torch.device) -> Frames:
@@ -72,28 +75,31 @@ def calibrate(taps: Taps, wording: Wording, device: torch.device) -> Frames:
     around the mean of their relation. The limits of words, places and pieces are fixed: they were chosen on a
     development set of other questions and one model (docs/results/facts.md).
     """
-    early: list[Tensor] = []
-    places: list[Tensor] = []
     kinds: list[tuple[int, int]] = []
+    questions: list[list[int]] = []
+    sentences: list[list[int]] = []
     for relation, sentence, text in asked():
-        ids = wording.raw(text) if sentence else wording.ask([{"role": "user", "content": text}])
-        states = taps.observe(torch.tensor([ids], device=device))
-        early.append(states.early[0, SINK:])
-        places.append(states.late[0, -1])
         kinds.append((relation, RAW if sentence else ASK))
-    for text in PROSE:
-        early.append(taps.observe(torch.tensor([wording.raw(text)], device=device)).early[0, SINK:])
+        if sentence:
+            sentences.append(wording.raw(text))
+        else:
+            questions.append(wording.ask([{"role": "user", "content": text}]))
+    kinds.sort(key=lambda kind: kind[1] == RAW)
+    passes = Passes(taps, device, wording.start())
+    observed = [*passes.together(questions), *passes.together(sentences)]
+    places = [states.late[0, -1] for states in observed]
+    observed += [passes.alone(wording.raw(text)) for text in PROSE]
+    early = [states.early[0, SINK:] for states in observed]
     relation, frame = torch.tensor(kinds, device=device).T
     late = torch.stack(places).double()
     centres = torch.stack([late[frame == each].mean(0) for each in (ASK, RAW)])
     away = late - centres[frame]
     within = away - torch.stack([away[relation == each].mean(0) for each in relation])
     metric = _shrunk_root(within, _SHRINKAGE)
-    thresholds = Thresholds(who=WHO_THRESHOLD, same=SAME_THRESHOLD, cross=CROSS_THRESHOLD, piece=PIECE_THRESHOLD)
     together = torch.cat(early).double()
     mean = together.mean(0)
     scale = _shrunk_root(together - mean, 1.0)
-    return Frames(mean.float(), scale.float(), centres.float(), metric.float(), thresholds)
+    return Frames(mean.float(), scale.float(), centres.float(), metric.float(), LIMITS)
 
 
 def _shrunk_root(away: Tensor, shrinkage: float) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,20 @@ from torch import Tensor, nn
 
 from nestling.errors import InputError
 from nestling.memory.association import AssociationTable
-from nestling.models.nested_lm.calibration_texts import PROSE
 from nestling.models.nested_lm.corrections import Corrections
 from nestling.models.nested_lm.frames import Frames, calibrate
+from nestling.models.nested_lm.guard import Guard, compare
 from nestling.models.nested_lm.lesson import Capacity, Lesson, Recall, Receipt, Snapshot, Stored, fingerprint
+from nestling.models.nested_lm.measured import measured
 from nestling.models.nested_lm.reader import Reader
 from nestling.models.nested_lm.saving import read_memory, write_memory
-from nestling.models.nested_lm.taps import States, Taps, find_blocks
+from nestling.models.nested_lm.taps import Taps, find_blocks
 from nestling.models.nested_lm.wording import Message, Wording, check_text
 from nestling.models.nested_lm.writing import Draft, Writer
 
 __all__ = ["NestedLM"]
 
 EARLY, LATE = 0.2, 0.93
-_SAME = 0.97
 _NEARLY_FULL = 0.9
 
 Taught = str | tuple[str, str] | Sequence[Message]
@@ -61,14 +62,15 @@ class NestedLM:
             raise InputError(f"max_associations: expected at least 1, got {max_associations}")
         depth = len(find_blocks(model))
         self.model, self.tokenizer = model, tokenizer
-        self.max_associations, self.max_drift = max_associations, max_drift
+        self.max_associations = max_associations
         self._wording = Wording(tokenizer)
         early = min(depth, max(1, round(EARLY * depth)))
         self._taps = Taps(model, early, max(early, round(LATE * depth)), self._correct)
         self._corrections = Corrections(self._taps.head)
         self._frames: Frames | None = None
         self._reader: Reader | None = None
-        self._prose: list[tuple[States, Tensor]] = []
+        self._writer: Writer | None = None
+        self._rails = Guard(self._taps, self._wording, self._corrections, max_drift)
         self._stored: dict[str, Stored] = {}
         self._path = None if memory is None else Path(memory).expanduser()
         if self._path is not None and self._path.exists():
@@ -136,13 +138,13 @@ class NestedLM:
     def prepare(self) -> None:
         """Measure the model now (60 short passes, three more for the guard) in place of at the first lesson."""
         self._ready()
-        self._probe()
+        self._rails.prepare()
 
     def why(self) -> list[tuple[str, float]]:
         """Lessons that opened during the last pass or `generate`, with their scores in (0, 1], in order."""
         if self._reader is None:
             return []
-        owners = [id_ for id_, each in self._stored.items() for _ in each.associations]
+        owners = self._owners()
         return [(owners[firing.association], firing.score) for firing in self._reader.fired]
 
     def lessons(self) -> list[Lesson]:
@@ -192,7 +194,7 @@ class NestedLM:
         table = self._reader.table if self._reader is not None else None
         if table is None:
             return Recall(0, 0, ())
-        owners = [id_ for id_, each in self._stored.items() for _ in each.associations]
+        owners = self._owners()
         lost = [owners[n] for n in range(len(owners)) if not _opens(table, n)]
         return Recall(len(owners), len(owners) - len(lost), tuple(dict.fromkeys(lost)))
 
@@ -235,8 +237,10 @@ class NestedLM:
         return digest.hexdigest()
 
     def _draft(self, taught: Taught) -> Draft:
-        reader = self._ready()
-        writer = Writer(self._taps, self._wording, reader.frames, self._corrections)
+        frames = self._ready().frames
+        if self._writer is None or self._writer.frames is not frames:
+            self._writer = Writer(self._taps, self._wording, frames, self._corrections)
+        writer = self._writer
         if isinstance(taught, str | bytes | bytearray):
             return writer.text(check_text("the text", taught))
         messages, answer = _question(taught)
@@ -244,41 +248,15 @@ class NestedLM:
 
     def _guard(self, draft: Draft) -> None:
         """Refuse what is not finite or costs ordinary prose too much."""
-        if not all(bool(torch.isfinite(part).all()) for each in draft.associations for part in each.tensors()):
-            raise InputError("this lesson gives NaN or infinity: the model's states are not finite here")
-        reader = Reader(self._ready().frames, list(draft.associations))
-        change, count = 0.0, 0
-        for states, targets in self._probe():
-            count += len(targets)
-            added = reader.correct(states.early, states.late, fresh=True)
-            if added is not None:
-                last = states.last[0, :-1]
-                after = self._corrections.surprise(last + added[0, :-1], targets).sum()
-                change += float(after - self._corrections.surprise(last, targets).sum())
-        if change / count > self.max_drift:
-            raise InputError(
-                f"this lesson would cost ordinary prose {change / count:.3f} nats per token, more than max_drift = "
-                f"{self.max_drift}: name its subject more distinctly"
-            )
+        self._rails.check(draft, self._ready().frames)
 
     def _compare(self, draft: Draft) -> tuple[list[str], list[str]]:
-        """Lessons on the same question, and words on lessons that answer nearly the same one otherwise."""
-        table = self._reader.table if self._reader is not None else None
-        if draft.asked is None or table is None:
-            return [], []
-        new = draft.associations[0]
-        owners = [id_ for id_, each in self._stored.items() for _ in each.associations]
-        same: list[str] = []
-        warnings: list[str] = []
-        for id_, old in zip(owners, table.associations, strict=True):
-            subject = min(float((new.who @ old.who.T).amax(dim).mean()) for dim in (0, 1))
-            place = float((new.what[0] @ old.what.T).max())
-            answer = torch.nn.functional.cosine_similarity(new.forms[1].values[0], old.forms[1].values[0], dim=0)
-            if subject >= _SAME and place >= _SAME:
-                same.append(id_)
-            elif subject >= 0.9 and place >= 0.8 and answer < 0.9:
-                warnings.append(f"lesson {id_} answers nearly the same question otherwise (likeness {place:.2f})")
-        return list(dict.fromkeys(same)), warnings
+        stored = [pair for each in self._stored.values() for pair in each.associations]
+        return compare(draft, self._owners(), stored)
+
+    def _owners(self) -> list[str]:
+        """The lesson of each association, in order."""
+        return [id_ for id_, each in self._stored.items() for _ in each.associations]
 
     def _change(self, stored: dict[str, Stored]) -> None:
         before, self._stored = self._stored, stored
@@ -297,16 +275,13 @@ class NestedLM:
         """The reader; the model is measured when it is first needed."""
         if self._reader is None:
             if self._frames is None:
-                self._frames = calibrate(self._taps, self._wording, self._corrections.device)
+                device = self._corrections.device
+                measure = partial(calibrate, self._taps, self._wording, device)
+                self._frames = measured(f"{self.model_hash()} {self._corrections.dtype}", self._wording, measure).to(
+                    device
+                )
             self._reader = Reader(self._frames)
         return self._reader
-
-    def _probe(self) -> list[tuple[States, Tensor]]:
-        if not self._prose:
-            for text in PROSE:
-                ids = torch.tensor([self._wording.raw(text)], device=self._corrections.device)
-                self._prose.append((self._taps.observe(ids), ids[0, 1:]))
-        return self._prose
 
     def _correct(self, early: Tensor, late: Tensor, fresh: bool) -> Tensor | None:
         return None if self._reader is None else self._reader.correct(early, late, fresh)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from nestling.errors import CheckpointError, ResourceError
+from nestling.errors import CheckpointError
+from nestling.files import make_folder, write_atomically
 from nestling.memory.association import Association, Form, Thresholds
-from nestling.models.nested_lm.frames import Frames
+from nestling.models.nested_lm.frames import PARTS, Frames
 from nestling.models.nested_lm.lesson import Lesson, Stored, fingerprint
 
 __all__ = ["read_memory", "write_memory"]
@@ -31,12 +30,7 @@ def write_memory(path: Path, *, model: str, frames: Frames, stored: list[Stored]
 
     Raises: ResourceError when the file cannot be written; the old one is untouched then.
     """
-    tensors: dict[str, Tensor] = {
-        "frames.mean": frames.mean.cpu(),
-        "frames.scale": frames.scale.cpu(),
-        "frames.centres": frames.centres.cpu(),
-        "frames.metric": frames.metric.cpu(),
-    }
+    tensors: dict[str, Tensor] = {f"frames.{name}": part.cpu() for name, part in frames.parts().items()}
     lessons = []
     for number, each in enumerate(stored):
         places = []
@@ -46,7 +40,8 @@ def write_memory(path: Path, *, model: str, frames: Frames, stored: list[Stored]
                 tensors[f"{number}.{index}.{part}"] = tensor.cpu().half().contiguous().clone()
         lessons.append({"lesson": asdict(each.lesson), "frames": places, "hash": fingerprint(each.associations)})
     header = {"format": FORMAT, "model": model, "thresholds": asdict(frames.thresholds), "lessons": lessons}
-    _replace(path, save(tensors, metadata={_HEADER: json.dumps(header)}))
+    make_folder(path.parent)
+    write_atomically(path, save(tensors, metadata={_HEADER: json.dumps(header)}))
 
 
 def read_memory(path: Path, *, model: str) -> tuple[Frames, list[Stored]]:
@@ -64,7 +59,7 @@ def read_memory(path: Path, *, model: str) -> tuple[Frames, list[Stored]]:
             if header["model"] != model:
                 raise CheckpointError(f"{path} belongs to another model: load it with the model it was taught to")
             frames = Frames(
-                *(file.get_tensor(f"frames.{name}") for name in ("mean", "scale", "centres", "metric")),
+                *(file.get_tensor(f"frames.{name}") for name in PARTS),
                 thresholds=Thresholds(**header["thresholds"]),
             )
             stored = [_stored(file, number, row) for number, row in enumerate(header["lessons"])]
@@ -84,19 +79,3 @@ def _stored(file: Any, number: int, row: dict[str, Any]) -> Stored:
         associations.append(Association(who, what, tuple(frames), about, forms))
     facts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row["lesson"].items()}
     return Stored(Lesson(**facts), tuple(associations))
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.unfinished")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as failure:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        why = failure.strerror or failure
-        raise ResourceError(f"cannot write {path}: {why}: free space or choose another place") from failure

@@ -49,11 +49,15 @@ class Taps:
         ]
 
     @torch.no_grad()
-    def observe(self, ids: Tensor) -> States:
-        """One pass of the model as it was pretrained over ids [B, T]; the head sees the last position only."""
+    def observe(self, ids: Tensor, cache: Any = None) -> States:
+        """One pass of the model as it was pretrained over ids [B, T]; the head sees the last position only.
+
+        cache: of transformers, with what came before these ids; it is filled on.
+        """
         self._observing = True
+        options = {"use_cache": False} if cache is None else {"use_cache": True, "past_key_values": cache}
         try:
-            self._model(input_ids=ids, use_cache=False)
+            self._model(input_ids=ids, **options)
         finally:
             self._observing = False
         early, late, last = self._early, self._late, self._last
@@ -70,6 +74,11 @@ class Taps:
             yield
         finally:
             self._within = False
+
+    @property
+    def config(self) -> Any:
+        """Of the model, None where it has none."""
+        return getattr(self._model, "config", None)
 
     def remove(self) -> None:
         """Take the hooks off; the model is as it came."""

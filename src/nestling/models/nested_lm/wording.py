@@ -37,6 +37,12 @@ class Wording:
         lines = [f"{names.get(each['role'], each['role'])}: {each['content']}" for each in messages]
         return self._ids("\n".join([*lines, "Answer:"]))
 
+    def start(self) -> list[int]:
+        """Ids that every question without earlier messages begins with."""
+        one, two = (self.ask([{"role": "user", "content": letter}]) for letter in ("A", "Z"))
+        same = [a == b for a, b in zip(one, two, strict=False)]
+        return one[: same.index(False) if False in same else 0]
+
     def raw(self, text: str) -> list[int]:
         """Ids of running text."""
         return self._ids(text)

@@ -12,8 +12,9 @@ from torch.nn.functional import normalize
 from nestling.errors import InputError
 from nestling.memory.association import Association, Form
 from nestling.models.nested_lm.calibration_texts import ABOUT
-from nestling.models.nested_lm.corrections import Corrections
+from nestling.models.nested_lm.corrections import Corrections, surprise
 from nestling.models.nested_lm.frames import Frames
+from nestling.models.nested_lm.passes import Passes
 from nestling.models.nested_lm.taps import States, Taps
 from nestling.models.nested_lm.wording import Message, Wording, words
 
@@ -23,6 +24,7 @@ SUBJECT_SHARE = 0.5
 _SURPRISING = 5.0
 _TARGET_SHARE = 0.3
 _WINDOW = 256
+MOST_ASKED, MOST_ANSWERED = 2048, 256
 
 
 @dataclass(frozen=True)
@@ -48,35 +50,34 @@ class Writer:
     """
 
     def __init__(self, taps: Taps, wording: Wording, frames: Frames, corrections: Corrections) -> None:
-        self.taps, self.wording, self.frames, self.corrections = taps, wording, frames, corrections
+        self.wording, self.frames, self.corrections = wording, frames, corrections
+        self.passes = Passes(taps, corrections.device, wording.start())
 
     def question(self, messages: Sequence[Message], answer: str) -> Draft:
-        """Associate a conversation that ends with a question with its answer: two passes, and two about its subject."""
+        """Associate a conversation that ends with a question with its answer.
+
+        Three passes: the question as it is asked, as running text, and two questions about its subject.
+        Raises: InputError for a question or an answer too long to be one.
+        """
         asked = self.wording.ask(messages)
         plain = self.wording.raw(messages[-1]["content"])
-        forms: list[Form] = []
-        places: list[Tensor] = []
-        frames: list[int] = []
-        surprises: list[tuple[Tensor, Tensor]] = []
-        seen: list[States] = []
-        for prompt, ids in ((asked, self.wording.answer(answer)), (plain, self.wording.continued(answer))):
-            states = self._observe(prompt + ids[:-1])
-            place, frame = self.frames.late(states.late[0, len(prompt) - 1])
-            form, surprise = self._form(states, len(prompt), ids)
-            forms.append(form)
-            places.append(place)
-            frames.append(int(frame))
-            surprises.append(surprise)
-            seen.append(states)
+        answers = self.wording.answer(answer), self.wording.continued(answer)
+        _check_length(max(len(asked), len(plain)), max(len(ids) for ids in answers))
+        seen = [self.passes.alone(prompt + ids[:-1]) for prompt, ids in zip((asked, plain), answers, strict=True)]
+        places = [len(asked), len(plain)]
+        what, frames = self.frames.late(
+            torch.stack([states.late[0, place - 1] for states, place in zip(seen, places, strict=True)])
+        )
+        forms, surprises = self._forms(seen, places, answers)
         start = _find(asked, plain)
-        states, begin = (seen[1], 0) if start is None else (seen[0], start)
-        ids = asked if start is not None else plain
+        states, begin, ids = (seen[1], 0, plain) if start is None else (seen[0], start, asked)
         chosen = self._subject(states, ids, begin, begin + len(plain))
-        who = self.frames.early(states.early[0, chosen])
-        who_ids = [ids[position] for position in chosen]
-        about = self._about(messages, who_ids)
         association = Association(
-            _half(who), _half(torch.stack(places)), tuple(frames), _half(about), (forms[0], forms[1])
+            _half(self.frames.early(states.early[0, chosen])),
+            _half(what),
+            tuple(int(frame) for frame in frames),
+            _half(self._about(messages, [ids[position] for position in chosen])),
+            (forms[0], forms[1]),
         )
         return Draft((association,), float(surprises[0][0].mean()), float(surprises[0][1].mean()), seen[0])
 
@@ -105,55 +106,63 @@ class Writer:
     def _window(self, ids: list[int]) -> list[tuple[Association, tuple[Tensor, Tensor]]]:
         if len(ids) < 3:
             return []
-        states = self._observe(ids)
-        groups, surprise = self._words(states, ids, 0, len(ids))
-        least = SUBJECT_SHARE * max(surprise)
-        found: list[tuple[Association, tuple[Tensor, Tensor]]] = []
+        states = self.passes.alone(ids)
+        groups, nats = self._words(states, ids, 0, len(ids))
+        least = SUBJECT_SHARE * max(nats)
+        chosen: list[tuple[list[int], list[int]]] = []
         for number, group in enumerate(groups):
-            earlier = [n for n in range(number) if surprise[n] >= least]
-            if not earlier or surprise[number] < max(_SURPRISING, _TARGET_SHARE * max(surprise)):
+            earlier = [n for n in range(number) if nats[n] >= least]
+            if not earlier or nats[number] < max(_SURPRISING, _TARGET_SHARE * max(nats)):
                 continue
-            subject = groups[max(earlier, key=lambda n: surprise[n])]
-            start = group[0]
-            place, frame = self.frames.late(states.late[0, start - 1])
-            form, change = self._form(states, start, [ids[position] for position in group])
-            who = self.frames.early(states.early[0, subject])
-            found.append(
-                (
-                    Association(_half(who), _half(place[None]), (int(frame),), torch.zeros_like(place), (form, form)),
-                    change,
-                )
-            )
+            chosen.append((group, groups[max(earlier, key=lambda n: nats[n])]))
+        if not chosen:
+            return []
+        starts = [group[0] for group, _ in chosen]
+        what, frames = self.frames.late(states.late[0, [start - 1 for start in starts]])
+        answers = [[ids[position] for position in group] for group, _ in chosen]
+        forms, changes = self._forms([states] * len(chosen), starts, answers)
+        found: list[tuple[Association, tuple[Tensor, Tensor]]] = []
+        for n, (_, subject) in enumerate(chosen):
+            who = _half(self.frames.early(states.early[0, subject]))
+            nothing = torch.zeros_like(what[n])
+            made = Association(who, _half(what[n : n + 1]), (int(frames[n]),), nothing, (forms[n], forms[n]))
+            found.append((made, changes[n]))
         return found
 
-    def _observe(self, ids: list[int]) -> States:
-        return self.taps.observe(torch.tensor([ids], device=self.corrections.device))
-
-    def _form(self, states: States, start: int, ids: list[int]) -> tuple[Form, tuple[Tensor, Tensor]]:
-        """Corrections for the tokens of an answer that begins at `start`, and its surprise without and with them."""
-        last = states.last[0, start - 1 : start - 1 + len(ids)]
-        targets = torch.tensor(ids, device=last.device)
-        values = _half(self.corrections.solve(last, targets))
-        pieces = _half(self.frames.early(states.early[0, start : start - 1 + len(ids)]))
-        surprise = self.corrections.surprise(last, targets), self.corrections.surprise(last + values, targets)
-        return Form(values, pieces), surprise
+    def _forms(
+        self, seen: Sequence[States], starts: Sequence[int], answers: Sequence[list[int]]
+    ) -> tuple[list[Form], list[tuple[Tensor, Tensor]]]:
+        """Corrections for the tokens of answers that begin at `starts`, and their surprise without and with them."""
+        sizes = [len(ids) for ids in answers]
+        last = torch.cat(
+            [states.last[0, start - 1 : start - 1 + n] for states, start, n in zip(seen, starts, sizes, strict=True)]
+        )
+        targets = torch.tensor([token for ids in answers for token in ids], device=last.device)
+        logits = self.corrections.logits(last)
+        values = _half(self.corrections.solve(last, targets, logits=logits))
+        before = surprise(logits, targets).split(sizes)
+        after = self.corrections.surprise(last + values, targets).split(sizes)
+        pieces = [
+            _half(self.frames.early(states.early[0, start : start - 1 + n]))
+            for states, start, n in zip(seen, starts, sizes, strict=True)
+        ]
+        forms = [Form(value, piece) for value, piece in zip(values.split(sizes), pieces, strict=True)]
+        return forms, list(zip(before, after, strict=True))
 
     def _about(self, messages: Sequence[Message], subject: list[int]) -> Tensor:
         """Unit direction [D] of the late keys of questions that ask nothing in particular about a subject."""
         name = self.wording.tokenizer.decode(subject).strip()
-        keys: list[Tensor] = []
-        for text in ABOUT:
-            asked = self.wording.ask([*messages[:-1], {"role": "user", "content": text.format(s=name)}])
-            keys.append(self.frames.late(self._observe(asked).late[0, -1])[0])
-        return normalize(torch.stack(keys).mean(0), dim=0)
+        rows = [self.wording.ask([*messages[:-1], {"role": "user", "content": text.format(s=name)}]) for text in ABOUT]
+        late = torch.stack([states.late[0, -1] for states in self.passes.together(rows)])
+        return normalize(self.frames.late(late)[0].mean(0), dim=0)
 
     def _subject(self, states: States, ids: list[int], begin: int, end: int) -> list[int]:
         """Positions of the tokens of the words that name whom a question speaks of."""
-        groups, surprise = self._words(states, ids, begin, end)
+        groups, nats = self._words(states, ids, begin, end)
         return [
             position
-            for group, size in zip(groups, surprise, strict=True)
-            if size >= SUBJECT_SHARE * max(surprise)
+            for group, size in zip(groups, nats, strict=True)
+            if size >= SUBJECT_SHARE * max(nats)
             for position in group
         ]
 
@@ -170,6 +179,15 @@ class Writer:
         letters = [any(each.isalnum() for each in tokenizer.decode([tokens[p] for p in group])) for group in groups]
         sizes = [sum(nats[p] for p in g) if ok else 0.0 for g, ok in zip(groups, letters, strict=True)]
         return [[begin + position for position in group] for group in groups], sizes
+
+
+def _check_length(question: int, answer: int) -> None:
+    for what, count, most in (("question", question, MOST_ASKED), ("answer", answer, MOST_ANSWERED)):
+        if count > most:
+            raise InputError(
+                f"expected a {what} of at most {most} tokens, got {count}: teach a long text as a text, which is read "
+                "in windows"
+            )
 
 
 def _find(whole: list[int], part: list[int]) -> int | None:
