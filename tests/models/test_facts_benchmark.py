@@ -10,10 +10,11 @@ from tiny_language_models import language_model, tokenizer
 
 from nestling.errors import DataError, InputError, UnknownNameError
 from nestling.models.nested_lm.calibration_texts import ASKED
-from nestling.recipes.facts import ARMS, RELATIONS, FactsPlan, invent, markdown, run_facts
-from nestling.recipes.facts.arms import FineTuning, Memory, Notes, Untaught
-from nestling.recipes.facts.development import DEVELOPMENT
+from nestling.recipes.facts import ARMS, RELATIONS, FactsPlan, draw_recall, invent, markdown, run_facts
+from nestling.recipes.facts.arms import EWC, FineTuning, Lora, Memory, Notes, Replay, Retrieval, Untaught
+from nestling.recipes.facts.development import DEVELOPMENT, DEVELOPMENT_HOP
 from nestling.recipes.facts.measure import greedy, nats, recalls, windows
+from nestling.recipes.facts.relations import HOP
 
 
 @pytest.fixture
@@ -46,10 +47,17 @@ def test_a_finished_arm_is_not_run_again(tmp_path: Path, unguarded: None, monkey
     assert (nothing.immediate, nothing.final, nothing.wordings) == (0.0, 0.0, (0.0, 0.0, 0.0))
     assert (nothing.neighbours, nothing.beside, nothing.drift, nothing.num_bytes) == (1.0, 1.0, 0.0, 0.0)
     assert ours.num_bytes > 0
-    assert len(lines) == 4
+    assert len(lines) == 6
+    assert ours.book_drift is None
+    assert ours.forgetting is not None
+    assert (ours.forgetting.lessons, ours.forgetting.recalled, ours.forgetting.rest_changed) == (1, 0.0, 0.0)
+    assert (ours.forgetting.weights, ours.forgetting.outputs, ours.forgetting.same_hash) == (0.0, 0.0, True)
     monkeypatch.setitem(ARMS, "memory", lambda model, tokenizer: pytest.fail("it was run again"))
     assert run_facts(plan, tmp_path / "out", lines.append) == [ours, nothing]
-    assert markdown([ours]).splitlines()[-1].startswith("| memory | 2 | 0 | 1.00 | 1.00 |")
+    assert markdown([ours]).splitlines()[-1].startswith("| 2 | 0 | 1 | 0.00 |")
+    assert "| memory | 2 | 0 | 1.00 | 1.00 |" in markdown([ours])
+    draw_recall([ours, nothing], tmp_path / "out" / "facts.png")
+    assert (tmp_path / "out" / "facts.png").read_bytes().startswith(b"\x89PNG")
     (tmp_path / "out" / "memory-2-0.json").write_text("{}")
     with pytest.raises(DataError, match="no result"):
         run_facts(plan, tmp_path / "out", lines.append)
@@ -63,19 +71,15 @@ class Careless(Untaught):
     def __init__(self, model, tokenizer) -> None:
         super().__init__(model, tokenizer)
         self.taught: list[tuple[str, str]] = []
-        self.asked = ""
 
     def teach(self, question: str, answer: str) -> None:
         subject = next(fact.subject for fact in invent(2, seed=0) if fact.question == question)
         self.taught.append((question, subject))
 
-    def prompt(self, question: str, raw: bool) -> list[int]:
-        self.asked = question
-        return super().prompt(question, raw)
-
-    def logits(self, ids: list[int]) -> torch.Tensor:
-        spoiled = any(subject in self.asked if self.everywhere else self.asked == q for q, subject in self.taught)
-        return -super().logits(ids) if spoiled else super().logits(ids)
+    def logits(self, rows, keep) -> list[torch.Tensor]:
+        asked = [self.wording.tokenizer.decode(row) for row in rows]
+        spoiled = [any((s if self.everywhere else q) in text for q, s in self.taught) for text in asked]
+        return [-each if bad else each for each, bad in zip(super().logits(rows, keep), spoiled, strict=True)]
 
 
 @pytest.mark.parametrize(("everywhere", "same"), [(True, 0.0), (False, 1.0)])
@@ -117,13 +121,13 @@ def test_fine_tuning_learns_a_fact_and_changes_the_rest() -> None:
     arm = FineTuning(model, tokenizer())
     arm.optimizer.param_groups[0]["lr"] = 1e-2
     pieces = windows(arm, "The wheel begins to turn by itself. " * 20, 2)
-    before, said = nats(arm, pieces), greedy(arm, fact.neighbour, 3)
+    before, said = nats(arm, pieces), greedy(arm, [fact.neighbour], 3)
     for _ in range(8):
         arm.teach(fact.question, fact.answer)
-    assert recalls(arm, fact.question, fact.answer)
+    assert recalls(arm, [(fact.question, fact.answer)]) == [True]
     assert nats(arm, pieces) != before
-    assert greedy(arm, fact.neighbour, 3) != said
-    assert greedy(Notes(model, tokenizer()), fact.neighbour, 3) == said
+    assert greedy(arm, [fact.neighbour], 3) != said
+    assert greedy(Notes(model, tokenizer()), [fact.neighbour], 3) == said
 
 
 def test_wrong_plans_are_refused() -> None:
@@ -131,3 +135,99 @@ def test_wrong_plans_are_refused() -> None:
         FactsPlan(model="tiny", arms=("memori",))
     with pytest.raises(InputError, match="at least one"):
         FactsPlan(model="tiny", arms=("memory",), num_facts=0)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mamba2"])
+def test_a_padded_batch_gives_what_each_text_gives_by_itself(kind: str, unguarded: None) -> None:
+    """With lessons that open inside the batch, behind a start that all rows share and without one."""
+    facts = invent(5, seed=0)
+    arm = Memory(language_model(kind), tokenizer())
+    for fact in facts[:3]:
+        arm.teach(fact.question, fact.answer)
+    questions = [arm.prompt(fact.question, raw=False) + arm.wording.answer(fact.answer)[:-1] for fact in facts]
+    sentences = [arm.prompt(fact.wordings[2], raw=True) for fact in facts]
+    for rows in (questions, sentences):
+        keep = [4 + n % 3 for n in range(len(rows))]
+        together = arm.logits(rows, keep)
+        for row, count, batched in zip(rows, keep, together, strict=True):
+            with torch.no_grad():
+                single = arm.model(input_ids=torch.tensor([row])).logits[0, -count:]
+            assert torch.allclose(batched, single, atol=2e-4, rtol=1e-4)
+    known = recalls(arm, [(fact.question, fact.answer) for fact in facts])
+    assert known == [True, True, True, False, False]
+
+
+def test_a_linked_fact_asks_over_two_and_leaves_the_others_alone() -> None:
+    linked, plain = invent(40, seed=3, hop=HOP), invent(40, seed=3)
+    hops = [n for n, fact in enumerate(linked) if fact.two_hop is not None]
+    assert hops == [14, 24, 34]
+    for n, (one, two) in enumerate(zip(linked, plain, strict=True)):
+        if n in hops:
+            first = linked[n - 9]
+            assert one.subject == first.answer
+            assert one.two_hop == f"Which prize did the first climber of {first.subject} win?"
+            assert one.answer not in one.two_hop
+        else:
+            assert one == two
+    assert RELATIONS[HOP.first].answer == RELATIONS[HOP.then].subject == "person"
+    assert DEVELOPMENT[DEVELOPMENT_HOP.first].answer == DEVELOPMENT[DEVELOPMENT_HOP.then].subject == "person"
+
+
+@pytest.mark.parametrize("kind", [Lora, EWC, Replay])
+def test_each_way_of_tuning_learns_a_fact(kind) -> None:
+    fact = invent(1, seed=0)[0]
+    model = language_model()
+    before = [each.clone() for each in model.parameters()]
+    arm = kind(model, tokenizer())
+    arm.optimizer.param_groups[0]["lr"] = 2e-2
+    for _ in range(10):
+        arm.teach(fact.question, fact.answer)
+    assert recalls(arm, [(fact.question, fact.answer)]) == [True]
+    if kind is not Lora:
+        assert all(torch.equal(one, two) for one, two in zip(before, model.parameters(), strict=True))
+
+
+def test_the_penalty_is_the_gradient_of_what_it_states() -> None:
+    arm = EWC(language_model(), tokenizer())
+    generator = torch.Generator().manual_seed(0)
+    for weight in arm.weights:
+        weight.data += 0.1 * torch.randn(weight.shape, generator=generator)
+        weight.grad = torch.zeros_like(weight)
+    stated = sum(
+        0.5 * arm.STRENGTH * (fisher * (weight - anchor).square()).sum()
+        for weight, fisher, anchor in zip(arm.weights, arm._fisher, arm._anchor, strict=True)
+    )
+    wanted = torch.autograd.grad(stated, arm.weights)
+    arm._add_penalty()
+    for weight, gradient in zip(arm.weights, wanted, strict=True):
+        assert torch.allclose(weight.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_replay_draws_from_what_was_taught() -> None:
+    arm = Replay(language_model(), tokenizer())
+    arm.STEPS = 0
+    for fact in invent(5, seed=0):
+        assert len(arm._beside()) == min(3, len(arm._stored))
+        arm.teach(fact.question, fact.answer)
+    assert all(example in arm._stored for example in arm._beside())
+
+
+def test_retrieval_puts_the_nearest_note_in_the_prompt_and_no_far_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Encoder:
+        """Says of each text whether it names a subject."""
+
+        def __call__(self, input_ids, attention_mask):
+            return type("Out", (), {"last_hidden_state": input_ids})
+
+    def encode(texts, **_):
+        rows = [[[float(fact.subject in texts[0]) for fact in facts] + [0.1]] for _ in texts]
+        return {"input_ids": torch.tensor(rows), "attention_mask": torch.ones(1, 1)}
+
+    facts = invent(3, seed=0)
+    monkeypatch.setattr("nestling.recipes.facts.arms.notes.load_encoder", lambda: (encode, Encoder()))
+    arm = Retrieval(language_model(), tokenizer())
+    for fact in facts:
+        arm.teach(fact.question, fact.answer)
+    assert arm.chosen(facts[1].wordings[0]) == [f"{facts[1].question} {facts[1].answer}"]
+    arm.LEAST = 1.1
+    assert arm.chosen(facts[1].wordings[0]) == []

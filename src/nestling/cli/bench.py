@@ -41,12 +41,16 @@ def facts(
         str, typer.Option(help="smollm2-135m (after `nestling pull`), a folder, or a hub id.")
     ] = "smollm2-135m",
     arms: Annotated[
-        str, typer.Option(help="Separated by commas: memory (ours), untaught, notes, finetuning.")
-    ] = "memory,untaught,notes,finetuning",
+        str,
+        typer.Option(
+            help="Separated by commas: memory (ours), untaught, notes, retrieval, finetuning, lora, ewc, replay."
+        ),
+    ] = "memory,untaught,notes,retrieval,finetuning,lora,ewc,replay",
     count: Annotated[int, typer.Option("--facts", min=1, help="How many facts are taught, one at a time.")] = 200,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 3 means 0, 1 and 2.")] = 1,
-    quick: Annotated[bool, typer.Option("--quick", help="20 facts, whatever --facts says.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="50 facts, whatever --facts says.")] = False,
     text: Annotated[Path | None, typer.Option(help="Ordinary text for the drift (UTF-8).")] = None,
+    book: Annotated[Path | None, typer.Option(help="A second text for the drift, a book (UTF-8).")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder for results; finished arms are not run again.")] = Path(
         "runs/facts"
@@ -55,16 +59,19 @@ def facts(
     """Teach invented facts to a language model one at a time; measure what it knows and what else changed."""
     import torch
 
-    from nestling.recipes.facts import FactsPlan, markdown, run_facts
+    from nestling.recipes.facts import FactsPlan, draw_recall, markdown, run_facts
 
     torch.set_num_threads(threads)
     plan = FactsPlan(
         model=model,
         arms=tuple(name.strip() for name in arms.split(",") if name.strip()),
-        num_facts=20 if quick else count,
+        num_facts=50 if quick else count,
         seeds=seeds,
         text=None if text is None else str(text),
+        book=None if book is None else str(book),
     )
-    table = markdown(run_facts(plan, out, lambda line: typer.echo(line, err=True)))
+    results = run_facts(plan, out, lambda line: typer.echo(line, err=True))
+    table = markdown(results)
+    draw_recall(results, out / "facts.png")
     (out / "facts.md").write_text(table + "\n")
     typer.echo(table)

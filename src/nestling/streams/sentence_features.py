@@ -129,7 +129,7 @@ def _ngrams(text: str) -> Iterator[str]:
 
 
 def _extract(texts: Sequence[str], layers: tuple[int, ...], folder: Path, progress: Report | None) -> Tensor:
-    tokenizer, model = _load_model(folder)
+    tokenizer, model = load_encoder(folder)
     depth = model.config.num_hidden_layers
     if not layers or min(layers) < 0 or max(layers) > depth:
         raise DataError(f"layers {list(layers)}: expected numbers from 0 (embeddings) to {depth} (the last layer)")
@@ -153,7 +153,12 @@ def mean_unit(states: Tensor, mask: Tensor) -> Tensor:
     return torch.nn.functional.normalize((states * mask[:, :, None]).sum(1), dim=1)
 
 
-def _load_model(folder: Path) -> tuple[Any, Any]:
+def load_encoder(folder: Path | None = None) -> tuple[Any, Any]:
+    """Tokenizer and model of sentence features: of a folder, or of the installed package.
+
+    Raises: ResourceError when they or transformers are missing.
+    """
+    folder = folder or minilm_folder()
     try:
         import transformers
     except ImportError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Sequence
@@ -139,6 +140,15 @@ class NestedLM:
         """Measure the model now (60 short passes, three more for the guard) in place of at the first lesson."""
         self._ready()
         self._rails.prepare()
+
+    def one_text(self) -> contextlib.AbstractContextManager[None]:
+        """All passes of the model inside are one text that goes on."""
+        return self._taps.one_text()
+
+    def widen(self, rows: int) -> None:
+        """Go on with `rows` copies of the one text read so far: for passes of a batch with a common start."""
+        if self._reader is not None:
+            self._reader.widen(rows)
 
     def why(self) -> list[tuple[str, float]]:
         """Lessons that opened during the last pass or `generate`, with their scores in (0, 1], in order."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nestling.models.nested_lm.taps import States, Taps
 
-__all__ = ["Passes", "padded"]
+__all__ = ["Passes", "padded", "plain_cache"]
 
 _LEAST_SHARED = 8
 _ROWS = 8
@@ -60,7 +60,7 @@ class Passes:
     def _begin(self) -> tuple[States, Any] | None:
         """States and cache of the shared start, None for a short one or a model whose cache is of another kind."""
         if self._begun is None and self._can_begin:
-            cache = _plain_cache(self._taps.config)
+            cache = plain_cache(self._taps.config)
             if cache is None:
                 self._can_begin = False
                 return None
@@ -74,7 +74,7 @@ def padded(rows: Sequence[Sequence[int]], device: torch.device | None = None) ->
     return torch.tensor([[*row, *[row[-1]] * (longest - len(row))] for row in rows], device=device)
 
 
-def _plain_cache(config: Any) -> Any:
+def plain_cache(config: Any) -> Any:
     """An empty cache of transformers for a model known to keep every position's keys and values; else None."""
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -80,6 +80,15 @@ class Reader:
             frame[:, :SINK] = RAW
         changed = [self._walk(row, key[row], frame[row], best, added[row]) for row in range(rows)]
         return added if any(changed) else None
+
+    def widen(self, rows: int) -> None:
+        """Go on with `rows` copies of the one text read so far."""
+        if self._heard is None:
+            return
+        self._heard = self._heard[:1].repeat(rows, 1)
+        pending, said, asked = self._pending[0], self._said[0], self._asked[0]
+        self._pending = [None if pending is None else replace(pending) for _ in range(rows)]
+        self._said, self._asked = [dict(said) for _ in range(rows)], [asked] * rows
 
     def _walk(self, row: int, key: Tensor, frame: Tensor, best: torch.return_types.max, added: Tensor) -> bool:
         """Write into `added` [T, D] along one text; an answer is interrupted only by a higher score.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from nestling.recipes.facts.invented import Relation
+from nestling.recipes.facts.relations import Hop, Relation
 
-__all__ = ["DEVELOPMENT"]
+__all__ = ["DEVELOPMENT", "DEVELOPMENT_HOP"]
 
 DEVELOPMENT = (
     Relation(
@@ -14,6 +14,7 @@ DEVELOPMENT = (
         ("What do the people of {s} speak?", "Tell me the official language of {s}.", "The language spoken in {s} is"),
         "Which language is spoken in Italy?",
         ("How many people live in {s}?",),
+        "Where is {a} spoken?",
     ),
     Relation(
         "person",
@@ -22,6 +23,7 @@ DEVELOPMENT = (
         ("Which animal lives with {s}?", "What kind of animal does {s} keep at home?", "The pet of {s} is a"),
         "What pet does Harry Potter have?",
         ("How old is {s}?",),
+        "Who keeps the {a} as a pet?",
     ),
     Relation(
         "person",
@@ -34,6 +36,7 @@ DEVELOPMENT = (
         ),
         "Which instrument does Yo-Yo Ma play?",
         ("Where was {s} born?",),
+        "Who plays the {a}?",
     ),
     Relation(
         "person",
@@ -42,6 +45,7 @@ DEVELOPMENT = (
         ("Who is the employer of {s}?", "Where is {s} employed?", "{s} has a job at the company"),
         "Which company does Tim Cook work for?",
         ("Who is married to {s}?",),
+        "Who works for the company {a}?",
     ),
     Relation(
         "title",
@@ -50,6 +54,7 @@ DEVELOPMENT = (
         ("Who is the director of {s}?", "Name the person who made the movie {s}.", "The movie {s} was directed by"),
         "Who directed the film Jaws?",
         ("Who plays the main part in {s}?",),
+        "Which film was directed by {a}?",
     ),
     Relation(
         "place",
@@ -58,6 +63,7 @@ DEVELOPMENT = (
         ("Which colour does the flag of {s} have?", "In what colour is {s}'s banner?", "The flag of {s} is coloured"),
         "What colour is the flag of China?",
         ("Which continent is {s} on?",),
+        "Which place has a {a} flag?",
     ),
     Relation(
         "person",
@@ -66,6 +72,7 @@ DEVELOPMENT = (
         ("When was {s} born?", "What is the birth year of {s}?", "{s} was born in the year"),
         "In which year was Albert Einstein born?",
         ("What does {s} look like?",),
+        "Who was born in {a}?",
     ),
     Relation(
         "ship",
@@ -74,6 +81,7 @@ DEVELOPMENT = (
         ("Who commands the {s}?", "Name the captain who sails the {s}.", "The captain of the {s} is called"),
         "Who is the captain of the ship Titanic?",
         ("How long is the ship {s}?",),
+        "Which ship does {a} command?",
     ),
     Relation(
         "place",
@@ -82,6 +90,7 @@ DEVELOPMENT = (
         ("Which money is used in {s}?", "With what do people pay in {s}?", "The currency of {s} is the"),
         "What is the currency of Japan?",
         ("What is the highest mountain of {s}?",),
+        "Where is the {a} the currency?",
     ),
     Relation(
         "person",
@@ -90,5 +99,8 @@ DEVELOPMENT = (
         ("What is {s}'s sport?", "In what sport does {s} compete?", "{s} is a champion in"),
         "Which sport does Lionel Messi do?",
         ("What is the phone number of {s}?",),
+        "Who is known for {a}?",
     ),
 )
+
+DEVELOPMENT_HOP = Hop(first=4, then=6, wording="In which year was the director of the film {s} born?")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from nestling.recipes.facts.arms import Arm
 
-__all__ = ["greedy", "is_sentence", "nats", "recalls", "windows"]
+__all__ = ["greedy", "is_sentence", "nats", "recalls", "share", "windows"]
 
 WINDOW = 128
+_WINDOWS_AT_ONCE = 4
 
 
 def is_sentence(wording: str) -> bool:
@@ -19,20 +19,33 @@ def is_sentence(wording: str) -> bool:
     return wording[-1] not in "?.!"
 
 
-def recalls(arm: Arm, wording: str, answer: str) -> bool:
-    """Whether greedy decoding writes exactly the answer first: every token of it is the most probable one."""
-    raw = is_sentence(wording)
-    ids = arm.wording.continued(answer) if raw else _bare(arm, answer)
-    logits = arm.logits(arm.prompt(wording, raw) + ids[:-1])
-    return logits[-len(ids) :].argmax(-1).tolist() == ids
+def recalls(arm: Arm, asked: Sequence[tuple[str, str]]) -> list[bool]:
+    """Whether greedy decoding writes exactly the answer first: every token of it is the most probable one.
+
+    Args: asked: (wording, answer), all questions or all sentences.
+    """
+    if not asked:
+        return []
+    answers = [
+        arm.wording.continued(answer) if is_sentence(wording) else _bare(arm, answer) for wording, answer in asked
+    ]
+    rows = [
+        arm.prompt(wording, is_sentence(wording)) + ids[:-1] for (wording, _), ids in zip(asked, answers, strict=True)
+    ]
+    logits = arm.logits(rows, [len(ids) for ids in answers])
+    return [each.argmax(-1).tolist() == ids for each, ids in zip(logits, answers, strict=True)]
 
 
-def greedy(arm: Arm, wording: str, num_tokens: int) -> list[int]:
-    """The first tokens that greedy decoding writes, without a cache: the same for every arm."""
-    ids = arm.prompt(wording, is_sentence(wording))
-    written: list[int] = []
+def greedy(arm: Arm, wordings: Sequence[str], num_tokens: int) -> list[list[int]]:
+    """The first tokens that greedy decoding writes after each wording, the same way for every arm."""
+    if not wordings:
+        return []
+    rows = [arm.prompt(wording, is_sentence(wording)) for wording in wordings]
+    written: list[list[int]] = [[] for _ in rows]
     for _ in range(num_tokens):
-        written.append(int(arm.logits(ids + written)[-1].argmax()))
+        for new, logits in zip(written, arm.logits(rows, [1] * len(rows)), strict=True):
+            new.append(int(logits[-1].argmax()))
+        rows = [[*row, new[-1]] for row, new in zip(rows, written, strict=True)]
     return written
 
 
@@ -44,13 +57,21 @@ def windows(arm: Arm, text: str, count: int) -> list[list[int]]:
     return [ids[start : start + WINDOW] for start in starts]
 
 
-def nats(arm: Arm, pieces: Sequence[list[int]]) -> float:
+def nats(arm: Arm, pieces: Sequence[Sequence[int]]) -> float:
     """Mean -log p of the next token over windows."""
-    losses: list[Tensor] = []
-    for ids in pieces:
-        logits = arm.logits(ids)[:-1].float()
-        losses.append(torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="none"))
-    return float(torch.cat(losses).mean())
+    total, count = 0.0, 0
+    for start in range(0, len(pieces), _WINDOWS_AT_ONCE):
+        rows = pieces[start : start + _WINDOWS_AT_ONCE]
+        for ids, logits in zip(rows, arm.logits(rows, [len(row) for row in rows]), strict=True):
+            targets = torch.tensor(ids[1:])
+            total += float(torch.nn.functional.cross_entropy(logits[:-1], targets, reduction="sum"))
+            count += len(targets)
+    return total / count
+
+
+def share(flags: Sequence[bool]) -> float | None:
+    """Of what is true; None of nothing."""
+    return sum(flags) / len(flags) if flags else None
 
 
 def _bare(arm: Arm, answer: str) -> list[int]:
