@@ -125,3 +125,11 @@ class AssociationTable:
         place = place * (own | (self.row == 0))
         subject = ((subjects - tau.who) / (1 - tau.who)).clamp_min(0)
         return place * subject[..., self.owner]
+
+    def opens_itself(self, number: int) -> bool:
+        """Whether association `number` is the one of highest score at its own keys."""
+        own = self.associations[number]
+        heard = (own.who @ self.who.T).amax(0)[None, None]
+        frames = torch.tensor([[own.frames[0]]], device=own.what.device)
+        scores = self.scores(self.subjects(heard), own.what[:1][None], frames)
+        return int(self.owner[scores[0, 0].argmax()]) == number and bool(scores.max() > 0)

@@ -14,16 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from nestling.errors import InputError
-from nestling.memory.association import AssociationTable
 from nestling.models.nested_lm.corrections import Corrections
 from nestling.models.nested_lm.frames import Frames, calibrate
 from nestling.models.nested_lm.guard import Guard, compare
 from nestling.models.nested_lm.lesson import Capacity, Lesson, Recall, Receipt, Snapshot, Stored, fingerprint
-from nestling.models.nested_lm.measured import measured
+from nestling.models.nested_lm.measured import measured, model_hash
 from nestling.models.nested_lm.reader import Reader
 from nestling.models.nested_lm.saving import read_memory, write_memory
 from nestling.models.nested_lm.taps import Taps, find_blocks
-from nestling.models.nested_lm.wording import Message, Wording, check_text
+from nestling.models.nested_lm.wording import Message, Wording, check_text, question_and_answer
 from nestling.models.nested_lm.writing import Draft, Writer
 
 __all__ = ["NestedLM"]
@@ -127,7 +126,7 @@ class NestedLM:
         """
         if options.get("num_beams", 1) != 1 or options.get("num_return_sequences", 1) != 1:
             raise InputError("generate answers with one sequence: leave num_beams and num_return_sequences at 1")
-        ids = torch.tensor([self._prompt_ids(prompt, raw)], device=self._corrections.device)
+        ids = torch.tensor([self._wording.prompt(prompt, raw)], device=self._corrections.device)
         options = {"do_sample": False, "pad_token_id": self._pad(), **options}
         if not raw and not self._wording.has_template:
             options.setdefault("eos_token_id", self._wording.line_ends())
@@ -205,7 +204,7 @@ class NestedLM:
         if table is None:
             return Recall(0, 0, ())
         owners = self._owners()
-        lost = [owners[n] for n in range(len(owners)) if not _opens(table, n)]
+        lost = [owners[n] for n in range(len(owners)) if not table.opens_itself(n)]
         return Recall(len(owners), len(owners) - len(lost), tuple(dict.fromkeys(lost)))
 
     def capacity(self) -> Capacity:
@@ -239,12 +238,7 @@ class NestedLM:
 
     def model_hash(self) -> str:
         """Hash of the architecture and of a sample of every weight."""
-        digest = hashlib.sha256()
-        for name, parameter in self.model.named_parameters():
-            flat = parameter.detach().reshape(-1)
-            sample = flat[:: max(1, flat.numel() // 64)].float().cpu()
-            digest.update(f"{name}{tuple(parameter.shape)}".encode() + sample.numpy().tobytes())
-        return digest.hexdigest()
+        return model_hash(self.model)
 
     def _draft(self, taught: Taught) -> Draft:
         frames = self._ready().frames
@@ -253,7 +247,7 @@ class NestedLM:
         writer = self._writer
         if isinstance(taught, str | bytes | bytearray):
             return writer.text(check_text("the text", taught))
-        messages, answer = _question(taught)
+        messages, answer = question_and_answer(taught)
         return writer.question(messages, answer)
 
     def _guard(self, draft: Draft) -> None:
@@ -296,42 +290,8 @@ class NestedLM:
     def _correct(self, early: Tensor, late: Tensor, fresh: bool) -> Tensor | None:
         return None if self._reader is None else self._reader.correct(early, late, fresh)
 
-    def _prompt_ids(self, prompt: Prompt, raw: bool) -> list[int]:
-        if raw:
-            if not isinstance(prompt, str):
-                raise InputError("raw=True goes on with a text: expected text, got messages")
-            return self._wording.raw(check_text("the prompt", prompt))
-        if isinstance(prompt, str | bytes | bytearray):
-            return self._wording.ask([{"role": "user", "content": check_text("the prompt", prompt)}])
-        return self._wording.ask(prompt)
-
     def _pad(self) -> int:
         for name in ("pad_token_id", "eos_token_id"):
             if (found := getattr(self.tokenizer, name, None)) is not None:
                 return int(found)
         return 0
-
-
-def _question(taught: Any) -> tuple[list[Message], str]:
-    """Messages up to the question, and the answer."""
-    if isinstance(taught, tuple) and len(taught) == 2:
-        question = check_text("the question", taught[0])
-        return [{"role": "user", "content": question}], check_text("the answer", taught[1])
-    try:
-        messages = [{"role": str(each["role"]), "content": each["content"]} for each in taught]
-    except (TypeError, KeyError) as error:
-        raise InputError("expected a text, (question, answer), or messages of role and content") from error
-    if len(messages) < 2 or messages[-1]["role"] != "assistant" or messages[-2]["role"] != "user":
-        raise InputError("expected messages that end with the user's question and the assistant's answer")
-    for each in messages:
-        each["content"] = check_text(f"the message of {each['role']}", each["content"])
-    return messages[:-1], messages[-1]["content"]
-
-
-def _opens(table: AssociationTable, number: int) -> bool:
-    """Whether association `number` is the one of highest score at its own keys."""
-    own = table.associations[number]
-    heard = (own.who @ table.who.T).amax(0)[None, None]
-    frames = torch.tensor([[own.frames[0]]], device=own.what.device)
-    scores = table.scores(table.subjects(heard), own.what[:1][None], frames)
-    return int(table.owner[scores[0, 0].argmax()]) == number and bool(scores.max() > 0)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import nn
 
 from nestling.errors import ResourceError
 from nestling.files import make_folder, write_atomically
@@ -20,7 +21,7 @@ from nestling.models.nested_lm.frames import LIMITS, PARTS, Frames
 from nestling.models.nested_lm.wording import Wording
 from nestling.streams.sentence_features import cache_folder
 
-__all__ = ["measured"]
+__all__ = ["measured", "model_hash"]
 
 METHOD = 1  # raise it when `calibrate` computes something else from the same texts
 _HEADER = "nestling"
@@ -42,6 +43,16 @@ def measured(model: str, wording: Wording, measure: Callable[[], Frames]) -> Fra
         make_folder(path.parent)
         write_atomically(path, save(tensors, metadata={_HEADER: json.dumps(asdict(frames.thresholds))}))
     return frames
+
+
+def model_hash(model: nn.Module) -> str:
+    """Hash of the architecture and of a sample of every weight."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        flat = parameter.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // 64)].float().cpu()
+        digest.update(f"{name}{tuple(parameter.shape)}".encode() + sample.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _load(path: Path) -> Frames | None:

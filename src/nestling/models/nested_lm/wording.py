@@ -7,7 +7,7 @@ from typing import Any
 
 from nestling.errors import InputError
 
-__all__ = ["Message", "Wording", "check_text", "words"]
+__all__ = ["Message", "Wording", "check_text", "question_and_answer", "words"]
 
 Message = dict[str, str]
 
@@ -42,6 +42,16 @@ class Wording:
         one, two = (self.ask([{"role": "user", "content": letter}]) for letter in ("A", "Z"))
         same = [a == b for a, b in zip(one, two, strict=False)]
         return one[: same.index(False) if False in same else 0]
+
+    def prompt(self, prompt: str | Sequence[Message], raw: bool) -> list[int]:
+        """Ids of a question, of messages, or with `raw` of a text to go on with."""
+        if raw:
+            if not isinstance(prompt, str):
+                raise InputError("raw=True goes on with a text: expected text, got messages")
+            return self.raw(check_text("the prompt", prompt))
+        if isinstance(prompt, str | bytes | bytearray):
+            return self.ask([{"role": "user", "content": check_text("the prompt", prompt)}])
+        return self.ask(prompt)
 
     def raw(self, text: str) -> list[int]:
         """Ids of running text."""
@@ -96,3 +106,19 @@ def check_text(what: str, text: object) -> str:
     if "\0" in text or control > _CONTROL_SHARE * len(text):
         raise InputError(f"{what}: expected text, got {control} control characters: is it a binary file?")
     return text.strip()
+
+
+def question_and_answer(taught: Any) -> tuple[list[Message], str]:
+    """Messages up to the question, and the answer. Raises InputError for anything else."""
+    if isinstance(taught, tuple) and len(taught) == 2:
+        question = check_text("the question", taught[0])
+        return [{"role": "user", "content": question}], check_text("the answer", taught[1])
+    try:
+        messages = [{"role": str(each["role"]), "content": each["content"]} for each in taught]
+    except (TypeError, KeyError) as error:
+        raise InputError("expected a text, (question, answer), or messages of role and content") from error
+    if len(messages) < 2 or messages[-1]["role"] != "assistant" or messages[-2]["role"] != "user":
+        raise InputError("expected messages that end with the user's question and the assistant's answer")
+    for each in messages:
+        each["content"] = check_text(f"the message of {each['role']}", each["content"])
+    return messages[:-1], messages[-1]["content"]

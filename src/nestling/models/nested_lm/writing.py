@@ -24,7 +24,7 @@ SUBJECT_SHARE = 0.5
 _SURPRISING = 5.0
 _TARGET_SHARE = 0.3
 _WINDOW = 256
-MOST_ASKED, MOST_ANSWERED = 2048, 256
+MOST_ASKED, MOST_ANSWERED, MOST_READ = 2048, 256, 16384
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,11 @@ class Writer:
         """Associate the surprising words of a running text with the most surprising word before each: one pass per
         256 tokens.
 
-        Raises: InputError when nothing in it is surprising enough to be learned.
+        Raises: InputError when nothing in it is surprising enough to be learned, or it is too long for one lesson.
         """
         ids = self.wording.raw(text)
+        if len(ids) > MOST_READ:
+            raise InputError(f"expected a text of at most {MOST_READ} tokens, got {len(ids)}: teach it in parts")
         made: list[Association] = []
         before: list[Tensor] = []
         after: list[Tensor] = []

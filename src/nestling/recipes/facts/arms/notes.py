@@ -55,11 +55,12 @@ class Notes(Plain):
 class Retrieval(Notes):
     """The note nearest to a question by MiniLM features is put in the prompt, if it is near enough.
 
-    LEAST was chosen on development relations.
+    LEAST lies between the likeness of a fact's note to other wordings of its question (0.66 at the 5th percentile of
+    240, development relations) and to other questions about its subject (0.73 at the 95th of 60).
     """
 
     summary: ClassVar[str] = "retrieval: the nearest note by MiniLM, if near enough, in the prompt"
-    LEAST: ClassVar[float] = 0.6
+    LEAST: ClassVar[float] = 0.68
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         super().__init__(model, tokenizer)
