@@ -57,7 +57,8 @@ def test_rivals_found_one_by_one_give_the_shortest_correction() -> None:
     last = torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(3))
     target = int(layer.weight.norm(dim=1).argmax())
     corrections._prepare()
-    found = corrections._separate(last[0], target, margin=2.0).double()
+    gains = layer.weight @ layer.weight[target]
+    found = corrections._separate(corrections.logits(last)[0], gains.float(), target, margin=2.0).double()
     assert corrections._inverse is not None
     covariance = torch.linalg.inv(corrections._inverse.double()).numpy()
     weight = layer.weight.detach().numpy()

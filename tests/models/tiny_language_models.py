@@ -13,6 +13,8 @@ from transformers import (
     Qwen2Config,
 )
 
+from nestling import HopeConfig
+
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -47,6 +49,17 @@ def config(kind: str):
     if kind == "mamba2":
         return Mamba2Config(
             **sizes, **ends, num_heads=8, head_dim=8, state_size=8, n_groups=1, expand=2, initializer_range=0.3
+        )
+    if kind == "hope":
+        return HopeConfig(
+            hidden_size=32,
+            num_hidden_layers=4,
+            num_attention_heads=2,
+            intermediate_size=32,
+            vocab_size=vocabulary,
+            update_periods=[4, 8],
+            initializer_range=0.3,
+            **ends,
         )
     raise ValueError(kind)
 

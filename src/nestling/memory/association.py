@@ -41,6 +41,12 @@ class Association:
     about: Tensor
     forms: tuple[Form, Form]
 
+    def to(self, device: torch.device) -> Association:
+        """The same on another device."""
+        forms = [Form(form.values.to(device), form.pieces.to(device)) for form in self.forms]
+        who, what, about = (part.to(device) for part in (self.who, self.what, self.about))
+        return Association(who, what, self.frames, about, (forms[0], forms[1]))
+
     def tensors(self) -> list[Tensor]:
         """All of it, in a fixed order."""
         return [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from nestling.errors import InputError
+from nestling.models.nested_lm.calibration_texts import PROSE
+from nestling.models.nested_lm.contexts import Context
 from nestling.models.nested_lm.corrections import Corrections
 from nestling.models.nested_lm.frames import Frames, calibrate
 from nestling.models.nested_lm.guard import Guard, compare
 from nestling.models.nested_lm.lesson import Capacity, Lesson, Recall, Receipt, Snapshot, Stored, fingerprint
 from nestling.models.nested_lm.measured import measured, model_hash
 from nestling.models.nested_lm.reader import Reader
+from nestling.models.nested_lm.reading import Reading
 from nestling.models.nested_lm.saving import read_memory, write_memory
+from nestling.models.nested_lm.sleeping import Sleep, lessons_stay, prose_nats
+from nestling.models.nested_lm.study import Study
 from nestling.models.nested_lm.taps import Taps, find_blocks
 from nestling.models.nested_lm.wording import Message, Wording, check_text, question_and_answer
 from nestling.models.nested_lm.writing import Draft, Writer
@@ -73,7 +78,15 @@ class NestedLM:
         self._rails = Guard(self._taps, self._wording, self._corrections, max_drift)
         self._stored: dict[str, Stored] = {}
         self._path = None if memory is None else Path(memory).expanduser()
-        if self._path is not None and self._path.exists():
+        self._study = Study(
+            model,
+            self._taps,
+            early,
+            frames=lambda: self._ready().frames,
+            model_hash=self.model_hash,
+            memory=self._path,
+        )
+        if self._path is not None and (self._path.exists() or levels_path(self._path).exists()):
             self.load(self._path)
 
     @torch.no_grad()
@@ -115,6 +128,30 @@ class NestedLM:
         self._change(kept)
         return lesson
 
+    def read(self, text: str | Iterable[str], *, progress: Callable[[int], None] | None = None) -> Reading:
+        """Go on learning from running text, chunk by chunk: each is predicted, then learned. Whole or not at all.
+
+        Args: text: a text, or pieces of one; the tokens are the same however it is cut.   progress: told the number
+            of tokens so far.
+        Raises: InputError for nothing and binary content.
+        """
+        return self._study.read(text, self._wording.raw, self._corrections.device, progress)
+
+    def contexts(self) -> list[Context]:
+        """Kinds of text that were read, each with levels of its own."""
+        return self._study.contexts()
+
+    def forget_context(self, context: Context | str) -> None:
+        """Delete a kind of text with all readings that went into it; lessons and other contexts stay as they are."""
+        self._study.forget_context(context if isinstance(context, str) else context.id)
+
+    def sleep(self, budget: float = 60.0) -> tuple[Sleep, ...]:
+        """Hold what was read in fewer pairs where that costs nothing. Args: budget: seconds.
+
+        Returns: a report for every context and one for the lessons: what was released, what it cost, or why not.
+        """
+        return (*self._study.sleep(budget, self._prose), lessons_stay(self._owners()))
+
     @torch.no_grad()
     def generate(self, prompt: Prompt, *, raw: bool = False, max_new_tokens: int = 64, **options: Any) -> str:
         """Answer a question or go on with a text; greedy unless `do_sample=True`.
@@ -148,6 +185,7 @@ class NestedLM:
         """Go on with `rows` copies of the one text read so far: for passes of a batch with a common start."""
         if self._reader is not None:
             self._reader.widen(rows)
+        self._study.levels.widen(rows)
 
     def why(self) -> list[tuple[str, float]]:
         """Lessons that opened during the last pass or `generate`, with their scores in (0, 1], in order."""
@@ -160,29 +198,31 @@ class NestedLM:
         """All lessons, oldest first."""
         return [each.lesson for each in self._stored.values()]
 
-    def forget(self, lesson: Lesson | str) -> Receipt:
-        """Delete a lesson: afterwards the memory equals, to the bit, one that never saw it.
+    def forget(self, lesson: Lesson | Reading | str) -> Receipt:
+        """Delete a lesson or a reading: afterwards the memory equals, to the bit, one that never saw it.
 
-        Raises: InputError when there is no such lesson.
+        Raises: InputError when there is none, or when other readings went into the same levels.
         """
         id_ = lesson if isinstance(lesson, str) else lesson.id
-        if id_ not in self._stored:
-            raise InputError(f"there is no lesson {id_!r}: see lessons()")
         before = self.hash()
+        if id_ not in self._stored:
+            self._study.forget(id_)
+            return Receipt(id_, before, self.hash(), len(self._stored))
         self._change({key: each for key, each in self._stored.items() if key != id_})
         return Receipt(id_, before, self.hash(), len(self._stored))
 
     def hash(self) -> str:
         """SHA-256 of everything learned, in any order."""
         parts = sorted(fingerprint(each.associations) for each in self._stored.values())
-        return hashlib.sha256("".join(parts).encode()).hexdigest()
+        return hashlib.sha256("".join([*parts, self._study.state.hash()]).encode()).hexdigest()
 
     def snapshot(self) -> Snapshot:
         """What is known now."""
-        return Snapshot(tuple(self._stored.values()), self.hash())
+        return Snapshot(tuple(self._stored.values()), self.hash(), self._study.state)
 
     def rollback(self, snapshot: Snapshot) -> None:
         """Know again what was known at the snapshot."""
+        self._study.change(snapshot.read)
         self._change({each.lesson.id: each for each in snapshot.stored})
 
     def merge(self, other: NestedLM) -> None:
@@ -214,13 +254,9 @@ class NestedLM:
         return Capacity(used, self.max_associations, sum(each.lesson.num_bytes for each in stored))
 
     def save(self, path: str | Path) -> None:
-        """Write the memory, not the model, to one file, whole or not at all."""
-        write_memory(
-            Path(path).expanduser(),
-            model=self.model_hash(),
-            frames=self._ready().frames,
-            stored=list(self._stored.values()),
-        )
+        """Write the memory, not the model, to one file, and what was read beside it; each whole or not at all."""
+        self._write(Path(path).expanduser())
+        self._study.save(Path(path).expanduser())
 
     def load(self, path: str | Path) -> None:
         """Know what a saved memory knows, in place of what is known now.
@@ -228,13 +264,17 @@ class NestedLM:
         Raises: CheckpointError for a file that is missing, damaged, or of another model.
         """
         frames, stored = read_memory(Path(path).expanduser(), model=self.model_hash())
-        self._frames, self._reader = frames, None
-        self._stored = {each.lesson.id: each for each in stored}
+        device = self._corrections.device
+        self._frames, self._reader = frames.to(device), None
+        self._stored = {
+            each.lesson.id: Stored(each.lesson, tuple(pair.to(device) for pair in each.associations)) for each in stored
+        }
         self._refresh()
 
     def close(self) -> None:
         """Take the hooks off the model, which then is as it came."""
         self._taps.remove()
+        self._study.levels.remove()
 
     def model_hash(self) -> str:
         """Hash of the architecture and of a sample of every weight."""
@@ -266,11 +306,14 @@ class NestedLM:
         before, self._stored = self._stored, stored
         try:
             if self._path is not None:
-                self.save(self._path)
+                self._write(self._path)
         except BaseException:
             self._stored = before
             raise
         self._refresh()
+
+    def _write(self, path: Path) -> None:
+        write_memory(path, model=self.model_hash(), frames=self._ready().frames, stored=list(self._stored.values()))
 
     def _refresh(self) -> None:
         self._ready().replace([each for stored in self._stored.values() for each in stored.associations])
@@ -288,7 +331,14 @@ class NestedLM:
         return self._reader
 
     def _correct(self, early: Tensor, late: Tensor, fresh: bool) -> Tensor | None:
-        return None if self._reader is None else self._reader.correct(early, late, fresh)
+        if self._reader is None or self._study.levels.busy:
+            return None
+        return self._reader.correct(early, late, fresh)
+
+    @torch.no_grad()
+    def _prose(self) -> float:
+        """Nats per token of ordinary prose with what is known now."""
+        return prose_nats(self.model, [self._wording.raw(text) for text in PROSE], self._corrections.device)
 
     def _pad(self) -> int:
         for name in ("pad_token_id", "eos_token_id"):
