@@ -20,6 +20,7 @@ from nestling.models.nested_lm.corrections import Corrections
 from nestling.models.nested_lm.frames import Frames, calibrate
 from nestling.models.nested_lm.guard import Guard, compare
 from nestling.models.nested_lm.lesson import Capacity, Lesson, Recall, Receipt, Snapshot, Stored, fingerprint
+from nestling.models.nested_lm.level_saving import levels_path
 from nestling.models.nested_lm.measured import measured, model_hash
 from nestling.models.nested_lm.reader import Reader
 from nestling.models.nested_lm.reading import Reading

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from nestling.memory.association import Association
+from nestling.models.nested_lm.contexts import ReadState
 
 __all__ = ["Capacity", "Lesson", "Recall", "Receipt", "Snapshot", "Stored", "fingerprint"]
 
@@ -54,10 +55,11 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A state to go back to. Lessons never change once stored, so it costs nothing to keep."""
+    """A state to go back to. Lessons and contexts never change once stored, so it costs nothing to keep."""
 
     stored: tuple[Stored, ...]
     hash: str
+    read: ReadState = field(default_factory=ReadState)
 
 
 @dataclass(frozen=True)

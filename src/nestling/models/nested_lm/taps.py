@@ -76,6 +76,16 @@ class Taps:
             self._within = False
 
     @property
+    def observing(self) -> bool:
+        """Whether the pass that runs is one of the model as it was pretrained."""
+        return self._observing
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the pass that runs begins a text."""
+        return self._fresh
+
+    @property
     def config(self) -> Any:
         """Of the model, None where it has none."""
         return getattr(self._model, "config", None)

@@ -1,0 +1,138 @@
+"""What a learner does with running text: read it, keep it in a file, forget a reading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nestling.errors import InputError
+from nestling.models.nested_lm.contexts import Context, ReadState
+from nestling.models.nested_lm.frames import Frames
+from nestling.models.nested_lm.level_saving import levels_path, read_levels, write_levels
+from nestling.models.nested_lm.levels import Levels
+from nestling.models.nested_lm.reading import Reading, Student, tokens_of
+from nestling.models.nested_lm.sleeping import Sleep, sleep
+from nestling.models.nested_lm.taps import Taps
+
+__all__ = ["Study"]
+
+DRIFT = 0.001
+
+
+class Study:
+    """The levels of a learner and the file beside its memory file. A failed change leaves everything as it was.
+
+    Args: model, taps: of the learner.   early: the block that tells contexts apart.   frames: keys of the model.
+        model_hash: of the model.   memory: the learner's memory file; levels are kept beside it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        taps: Taps,
+        early: int,
+        *,
+        frames: Callable[[], Frames],
+        model_hash: Callable[[], str],
+        memory: Path | None,
+    ) -> None:
+        self.levels = Levels(model, taps, early)
+        self._model, self._frames, self._model_hash = model, frames, model_hash
+        self._path = None if memory is None else levels_path(memory)
+
+    @property
+    def state(self) -> ReadState:
+        """Everything read."""
+        return self.levels.state
+
+    def read(
+        self,
+        text: str | Iterable[str],
+        encode: Callable[[str], list[int]],
+        device: torch.device,
+        progress: Callable[[int], None] | None,
+    ) -> Reading:
+        """Read a text to its end; it is learned and written when this returns, or not at all."""
+        student = Student(self.levels, self._frames(), self._model, device)
+        reading = student.read(tokens_of(text, encode), progress)
+        self.change(student.state)
+        return reading
+
+    def forget(self, id_: str) -> None:
+        """Delete what a reading left. Raises: InputError when there is none, or others fed the same context."""
+        fed = [each for each in self.state.contexts if id_ in each.readings]
+        if not fed:
+            raise InputError(f"there is no lesson or reading {id_!r}: see lessons() and contexts()")
+        others = sorted({each for context in fed for each in context.readings} - {id_})
+        if others:
+            raise InputError(
+                f"reading {id_} went into the same levels as {', '.join(others)} and cannot be taken out alone: "
+                "forget_context deletes all of them together"
+            )
+        self.change(self.state.without(id_))
+
+    def forget_context(self, id_: str) -> None:
+        """Delete a context with all that was read into it. Raises: InputError when there is none."""
+        left = tuple(each for each in self.state.contexts if each.id != id_)
+        if len(left) == len(self.state.contexts):
+            raise InputError(f"there is no context {id_!r}: see contexts()")
+        self.change(ReadState(left))
+
+    def sleep(self, seconds: float, prose: Callable[[], float]) -> tuple[Sleep, ...]:
+        """Let every context sleep, within a time altogether; a context whose sleep costs prose anything stays awake.
+
+        prose: nats per token of ordinary prose with what is known now.
+        """
+        reports: list[Sleep] = []
+        before, state = self.state, self.state
+        cost = prose() if state.contexts else 0.0
+        for context in before.contexts:
+            slept, report = sleep(context, seconds / len(before.contexts))
+            self.levels.replace(state.with_context(slept), self._frames)
+            now = prose() if report.moved else cost
+            report = replace(report, drift_before=cost, drift_after=now)
+            if now > cost + DRIFT:
+                report = replace(report, moved=0, left=len(context.memory), why="ordinary prose would suffer")
+            elif report.moved:
+                state, cost = state.with_context(slept), now
+            reports.append(report)
+        self.levels.replace(before, self._frames)
+        self.change(state)
+        return tuple(reports)
+
+    def change(self, state: ReadState) -> None:
+        """Know this from now on, on disk too."""
+        if self._path is not None and state.hash() != self.state.hash():
+            self._write(self._path, state)
+        self.levels.replace(state, self._frames)
+
+    def save(self, memory: Path) -> None:
+        """Write what was read beside a memory file, when anything was or an old file is there."""
+        path = levels_path(memory)
+        if self.state.contexts or path.exists():
+            self._write(path, self.state)
+
+    def load(self, memory: Path) -> None:
+        """Know what stands beside a memory file; nothing where nothing does."""
+        path = levels_path(memory)
+        state = read_levels(path, model=self._model_hash()) if path.exists() else ReadState()
+        self._check(state)
+        self.levels.replace(state, self._frames)
+
+    def contexts(self) -> list[Context]:
+        """In the order in which they began."""
+        return list(self.state.contexts)
+
+    def _write(self, path: Path, state: ReadState) -> None:
+        write_levels(path, state, model=self._model_hash())
+
+    def _check(self, state: ReadState) -> None:
+        names: set[Any] = {each.name for each in self.levels.maps}
+        for context in state.contexts:
+            if set(context.deltas) != names:
+                raise InputError(f"context {context.id} has levels on other maps than this model: read the texts again")
