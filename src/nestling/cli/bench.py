@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-bench = typer.Typer(help="Benchmarks: speed, facts.", no_args_is_help=True)
+from nestling.cli.bench_domains import domains
+
+bench = typer.Typer(help="Benchmarks: speed, facts, domains.", no_args_is_help=True)
 
 
 @bench.command()
@@ -75,3 +77,6 @@ def facts(
     draw_recall(results, out / "facts.png")
     (out / "facts.md").write_text(table + "\n")
     typer.echo(table)
+
+
+bench.command()(domains)
