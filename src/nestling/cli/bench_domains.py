@@ -18,6 +18,9 @@ def domains(
     read: Annotated[int, typer.Option(min=32, help="Tokens read of each domain.")] = 2049,
     held_out: Annotated[int, typer.Option(min=32, help="Tokens asked for of each domain.")] = 512,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 3 means 0, 1 and 2.")] = 1,
+    number: Annotated[
+        int, typer.Option("--domains", min=1, max=5, help="How many domains, drawn and put in order by the seed.")
+    ] = 5,
     quick: Annotated[bool, typer.Option("--quick", help="Three domains, 769 tokens of each, one seed.")] = False,
     validation: Annotated[
         bool, typer.Option("--validation", help="Ask for the parts that settings are chosen on.")
@@ -44,7 +47,7 @@ def domains(
         seeds=1 if quick else seeds,
         validate=validation,
         data=None if data is None else str(data),
-        num_domains=3 if quick else 5,
+        num_domains=3 if quick else number,
     )
     results = run_domains(plan, out, lambda line: typer.echo(line, err=True))
     table = markdown(results)

@@ -54,7 +54,8 @@ class DomainsResult:
 
     Args:
         order: domains as they were read; `matrix` has its rows and columns in this order.
-        matrix: held-out part of domain j after reading domain i; a row before anything was read is `before`.
+        before: held-out part of each domain before anything was read.
+        matrix: held-out part of domain j after reading domain i, for j <= i.
         reading: bits per token while reading domain i, each chunk before it was learned.
         unread: a text that is never read, before and after everything.
         seconds: of reading each domain.   num_bytes: kept in the end.
@@ -97,16 +98,16 @@ def run_domains(plan: DomainsPlan, out: Path, report: Report) -> list[DomainsRes
     results: list[DomainsResult] = []
     for seed in range(plan.seeds):
         for name in plan.arms:
-            path = out / f"{name}-{plan.num_domains}-{plan.read}-{seed}{'-validation' if plan.validate else ''}.json"
+            path = out / f"{name}-{plan.num_domains}-{plan.read}-{_size(plan)}-seed{seed}.json"
             if not path.exists():
-                result = _run_arm(name, seed, plan, domains, unread, report)
+                result = _run_arm(name, seed, plan, domains, unread, out, report)
                 write_atomically(path, json.dumps(asdict(result), indent=1).encode())
             results.append(_load(path))
     return results
 
 
 def _run_arm(
-    name: str, seed: int, plan: DomainsPlan, domains: Sequence[Domain], unread: Domain, report: Report
+    name: str, seed: int, plan: DomainsPlan, domains: Sequence[Domain], unread: Domain, out: Path, report: Report
 ) -> DomainsResult:
     model, tokenizer = load_language_model(plan.model)
     wording = Wording(tokenizer)
@@ -122,18 +123,32 @@ def _run_arm(
     def bits(domain: str) -> float:
         return arm.nats(asked[domain]) / math.log(2) / num_bytes(asked[domain], tokenizer.decode)
 
-    untouched = [bits(each) for each in names]
-    result = DomainsResult(name, seed, names, untouched, unread=[bits(unread.name)])
+    untouched = _untouched([*names, unread.name], out / f"untouched-{_size(plan)}.json", bits)
+    result = DomainsResult(name, seed, names, untouched[:-1], unread=untouched[-1:])
     for each in names:
         began = time.perf_counter()
         nats = arm.read(cut[each][0], tokenizer.decode)
         result.seconds.append(time.perf_counter() - began)
         result.reading.append(nats / math.log(2))
-        row = untouched if name == "untouched" else [bits(other) for other in names]
+        row = [bits(other) for other in names[: len(result.matrix) + 1]]
         result.matrix.append(row)
         report(f"{name}, seed {seed}: read {each}: {' '.join(f'{value:.3f}' for value in row)}")
     result.unread.append(bits(unread.name))
     return DomainsResult(**{**asdict(result), "num_bytes": arm.num_bytes()})
+
+
+def _untouched(names: Sequence[str], path: Path, bits: Callable[[str], float]) -> list[float]:
+    """Bits per byte of a model that has read nothing: the same for all arms and seeds, so each is measured once."""
+    known: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    for each in names:
+        if each not in known:
+            known[each] = bits(each)
+            write_atomically(path, json.dumps(known).encode())
+    return [known[each] for each in names]
+
+
+def _size(plan: DomainsPlan) -> str:
+    return f"{plan.held_out}{'-validation' if plan.validate else ''}"
 
 
 def _load(path: Path) -> DomainsResult:

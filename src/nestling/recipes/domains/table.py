@@ -32,7 +32,9 @@ def markdown(results: Sequence[DomainsResult]) -> str:
         lines += ["", f"{each.arm}, seed {each.seed}: rows after reading, columns asked", ""]
         lines += [f"| | {' | '.join(each.order)} |", f"|---|{'---|' * len(each.order)}"]
         rows = [("before", each.before), *zip(each.order, each.matrix, strict=True)]
-        lines += [f"| {name} | {' | '.join(f'{value:.3f}' for value in row)} |" for name, row in rows]
+        for name, row in rows:
+            cells = [f"{value:.3f}" for value in row] + [""] * (len(each.order) - len(row))
+            lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -66,7 +68,8 @@ def draw(results: Sequence[DomainsResult], path: Path) -> None:
     top = max(0.05, *(value for each in shown for row in _lost(each) for value in row))
     image: Any = None
     for axis, each in zip(axes[0], shown, strict=True):
-        image = axis.imshow(_lost(each), vmin=-top, vmax=top, cmap="RdBu_r")
+        full = [row + [float("nan")] * (len(each.order) - len(row)) for row in _lost(each)]
+        image = axis.imshow(full, vmin=-top, vmax=top, cmap="RdBu_r")
         names = [name.split("_", 1)[-1] for name in each.order]
         axis.set_xticks(range(len(names)), names, rotation=60, ha="right")
         axis.set_yticks(range(len(names)), names)
