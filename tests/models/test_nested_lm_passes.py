@@ -148,3 +148,15 @@ def test_hope_is_taught_and_forgets_exactly() -> None:
         assert learner.hash() == alone.hash()
         learner.forget(learner.lessons()[0])
         assert torch.equal(learner.model(input_ids=ids).logits, expected)
+
+
+def test_a_lesson_of_ten_thousand_tokens_is_read_in_windows_and_forgotten_exactly() -> None:
+    learner = nested()
+    nothing = learner.hash()
+    text = " ".join(f"The name of hill {n} is Kra{n}mo." for n in range(300))
+    assert 9_900 < len(learner._wording.raw(text)) < MOST_READ
+    lesson = learner.teach(text)
+    assert learner.capacity().used > 1_000
+    assert lesson.surprise_after < 0.01 < lesson.surprise_before
+    learner.forget(lesson)
+    assert learner.hash() == nothing
