@@ -12,7 +12,7 @@ __all__ = ["KeyGate", "KeySums"]
 
 SHRINKAGE = 0.1
 RETENTION = 0.95
-PRIOR = 3.0
+PRIOR = 4.0  # with no evidence every weight is below LEAST, so a text begins as the model would begin it
 LEAST = 0.02
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from nestling.errors import InputError, NestlingError
 from nestling.models.nested_lm.learner import NestedLM
 from nestling.models.nested_lm.lesson import Lesson, Snapshot
+from nestling.models.nested_lm.sleeping import Sleep
 from nestling.models.nested_lm.wording import Message
 
 __all__ = ["HELP", "Conversation"]
@@ -12,9 +15,11 @@ __all__ = ["HELP", "Conversation"]
 HELP = """\
 /teach QUESTION => ANSWER [#tag ...]   learn an answer; a new one to the same question replaces the old one
 /teach TEXT [#tag ...]                 learn what is new in a text
-/forget ID                             forget a lesson exactly
+/read FILE                             go on learning from a text file (UTF-8)
+/forget ID                             forget a lesson or a reading exactly
 /lessons                               all lessons: id, surprise before and after, tags
-/undo                                  take back the last /teach or /forget
+/sleep [SECONDS]                       hold what was read in less room where that costs nothing; 60 s
+/undo                                  take back the last /teach, /read, /sleep or /forget
 /why                                   which lessons spoke in the last answer
 /new                                   begin a new conversation
 /quit                                  leave; lessons are kept in the memory file"""
@@ -34,6 +39,8 @@ class Conversation:
         self._before: list[Snapshot] = []
         self._commands = {
             "/teach": self._teach,
+            "/read": self._read,
+            "/sleep": self._sleep,
             "/forget": self._forget,
             "/lessons": self._lessons,
             "/undo": self._undo,
@@ -76,6 +83,32 @@ class Conversation:
         notes = [f"replaced {id_}" for id_ in lesson.replaced] + list(lesson.warnings)
         return "\n".join([f"learned {_line(lesson)}, {lesson.seconds:.1f} s", *notes])
 
+    def _read(self, rest: str) -> str:
+        path = Path(rest).expanduser()
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError, ValueError) as error:
+            raise InputError(f"{rest or 'no file'}: expected a text file in UTF-8: {error}") from error
+        before = self.learner.snapshot()
+        reading = self.learner.read(text)
+        self._before.append(before)
+        self._messages = []
+        into = f"into {', '.join(reading.contexts)}" if reading.contexts else "too short to learn from"
+        return (
+            f"read {reading.id}  {reading.num_tokens} tokens, {reading.nats:.2f} nats each before they were learned, "
+            f"{reading.seconds:.1f} s, {into}"
+        )
+
+    def _sleep(self, rest: str) -> str:
+        try:
+            seconds = float(rest or 60)
+        except ValueError as error:
+            raise InputError(f"expected a number of seconds, got {rest!r}") from error
+        before = self.learner.snapshot()
+        reports = self.learner.sleep(seconds)
+        self._before.append(before)
+        return "\n".join(_night(each) for each in reports)
+
     def _forget(self, rest: str) -> str:
         before = self.learner.snapshot()
         receipt = self.learner.forget(rest)
@@ -87,7 +120,12 @@ class Conversation:
 
     def _lessons(self, rest: str) -> str:
         del rest
-        return "\n".join(_line(each) for each in self.learner.lessons()) or "nothing was taught yet"
+        lines = [_line(each) for each in self.learner.lessons()]
+        lines += [
+            f"{each.id}  {each.num_tokens} tokens read, {each.num_bytes() / 1e6:.1f} MB: {', '.join(each.readings)}"
+            for each in self.learner.contexts()
+        ]
+        return "\n".join(lines) or "nothing was taught yet"
 
     def _undo(self, rest: str) -> str:
         del rest
@@ -112,6 +150,15 @@ class Conversation:
         del rest
         self._messages = []
         return "a new conversation"
+
+
+def _night(report: Sleep) -> str:
+    if report.moved == 0:
+        return f"{report.what}: nothing was released: {report.why}"
+    return (
+        f"{report.what}: {report.moved} pairs released, {report.left} left; recall {report.recall_before:.3f} -> "
+        f"{report.recall_after:.3f} nats, prose {report.drift_before:.3f} -> {report.drift_after:.3f} nats"
+    )
 
 
 def _line(lesson: Lesson) -> str:

@@ -151,6 +151,8 @@ class NestedLM:
 
         Returns: a report for every context and one for the lessons: what was released, what it cost, or why not.
         """
+        if not budget > 0:
+            raise InputError(f"expected a budget above 0 seconds, got {budget}")
         return (*self._study.sleep(budget, self._prose), lessons_stay(self._owners()))
 
     @torch.no_grad()
@@ -223,8 +225,13 @@ class NestedLM:
 
     def rollback(self, snapshot: Snapshot) -> None:
         """Know again what was known at the snapshot."""
+        read = self._study.state
         self._study.change(snapshot.read)
-        self._change({each.lesson.id: each for each in snapshot.stored})
+        try:
+            self._change({each.lesson.id: each for each in snapshot.stored})
+        except BaseException:
+            self._study.change(read)
+            raise
 
     def merge(self, other: NestedLM) -> None:
         """Learn all that another learner on the same model was taught.
