@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,8 @@ CHUNK = 256
 PERIODS = (256, 512)  # tokens between two updates of the upper and of the lower level
 LR, BETAS, EPSILON = 3e-3, (0.9, 0.99), 1e-8
 MAX_CONTEXTS = 32
-JOIN, LEAVE = 3.4, 4.7
+JOIN, LEAVE, FAR = 0.142, 0.196, 0.45  # times the root of the width of keys; chosen on texts of one model
+FEW = 64
 _LEAST = 16
 _BLOCK = 4096
 
@@ -74,8 +76,9 @@ class Student:
     objective of a step: the mean of -log p(x_t | x_<t) over a chunk, with the context's changes everywhere, in the
     changes alone; backpropagation ends at the lowest of them.
 
-    A chunk is learned into the current context unless its keys lie further than 4.7 standard deviations from it; then
-    into the nearest within 3.4, or a new one.
+    A text begins in the nearest context within JOIN, or in a new one. It stays there unless the mean of a chunk's keys
+    lies further than FAR from it, or further than LEAVE and nearer to another. Distances are Mahalanobis distances
+    (`KeyGate.distances`). So languages that are alike are told apart by their own readings, not within one.
 
     Args: levels: of the model.   frames: keys of it.   model.   device: of its weights.
     """
@@ -188,9 +191,13 @@ class Student:
         distances = KeyGate([each.keys for each in known]).distances(keys.mean(0))
         near = {each.id: float(far) for each, far in zip(known, distances, strict=True)}
         best = min(known, key=lambda each: near[each.id])
-        if current.id in near and near[current.id] <= max(LEAVE, near[best.id]):
+        unit = math.sqrt(keys.shape[1])
+        if current.id in near and (
+            len(keys) < FEW or near[current.id] <= min(FAR * unit, max(LEAVE * unit, near[best.id]))
+        ):
             return current
-        if near[best.id] <= JOIN or len(known) >= MAX_CONTEXTS:
+        noise = min(2.0, math.sqrt(max(1.0, CHUNK / len(keys))))
+        if near[best.id] <= JOIN * unit * noise or len(known) >= MAX_CONTEXTS:
             return best
         return self._new()
 
