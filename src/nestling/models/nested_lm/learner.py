@@ -216,7 +216,7 @@ class NestedLM:
 
     def hash(self) -> str:
         """SHA-256 of everything learned, in any order."""
-        parts = sorted(fingerprint(each.associations) for each in self._stored.values())
+        parts = sorted(each.fingerprint for each in self._stored.values())
         return hashlib.sha256("".join([*parts, self._study.state.hash()]).encode()).hexdigest()
 
     def snapshot(self) -> Snapshot:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 
@@ -41,6 +42,11 @@ class Stored:
 
     lesson: Lesson
     associations: tuple[Association, ...]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of its weights."""
+        return fingerprint(self.associations)
 
 
 @dataclass(frozen=True)

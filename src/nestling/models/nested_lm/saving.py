@@ -16,7 +16,7 @@ from nestling.errors import CheckpointError
 from nestling.files import make_folder, write_atomically
 from nestling.memory.association import Association, Form, Thresholds
 from nestling.models.nested_lm.frames import PARTS, Frames
-from nestling.models.nested_lm.lesson import Lesson, Stored, fingerprint
+from nestling.models.nested_lm.lesson import Lesson, Stored
 
 __all__ = ["read_memory", "write_memory"]
 
@@ -38,7 +38,7 @@ def write_memory(path: Path, *, model: str, frames: Frames, stored: list[Stored]
             places.append(association.frames)
             for part, tensor in zip(_PARTS, association.tensors(), strict=True):
                 tensors[f"{number}.{index}.{part}"] = tensor.cpu().half().contiguous().clone()
-        lessons.append({"lesson": asdict(each.lesson), "frames": places, "hash": fingerprint(each.associations)})
+        lessons.append({"lesson": asdict(each.lesson), "frames": places, "hash": each.fingerprint})
     header = {"format": FORMAT, "model": model, "thresholds": asdict(frames.thresholds), "lessons": lessons}
     make_folder(path.parent)
     write_atomically(path, save(tensors, metadata={_HEADER: json.dumps(header)}))
@@ -66,7 +66,7 @@ def read_memory(path: Path, *, model: str) -> tuple[Frames, list[Stored]]:
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise CheckpointError(f"{path} is truncated or no memory of nestling: {error}") from error
     for each, row in zip(stored, header["lessons"], strict=True):
-        if fingerprint(each.associations) != row["hash"]:
+        if each.fingerprint != row["hash"]:
             raise CheckpointError(f"{path}: lesson {each.lesson.id} was altered: use a copy of the file")
     return frames, stored
 
