@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from nestling.errors import InputError
-from nestling.models.nested_lm.calibration_texts import PROSE
-from nestling.models.nested_lm.contexts import Context
 from nestling.models.nested_lm.corrections import Corrections
 from nestling.models.nested_lm.frames import Frames, calibrate
 from nestling.models.nested_lm.guard import Guard, compare
@@ -25,8 +23,7 @@ from nestling.models.nested_lm.measured import measured, model_hash
 from nestling.models.nested_lm.reader import Reader
 from nestling.models.nested_lm.reading import Reading
 from nestling.models.nested_lm.saving import read_memory, write_memory
-from nestling.models.nested_lm.sleeping import Sleep, lessons_stay, prose_nats
-from nestling.models.nested_lm.study import Study
+from nestling.models.nested_lm.study import Reads, Study
 from nestling.models.nested_lm.taps import Taps, find_blocks
 from nestling.models.nested_lm.wording import Message, Wording, check_text, question_and_answer
 from nestling.models.nested_lm.writing import Draft, Writer
@@ -40,7 +37,7 @@ Taught = str | tuple[str, str] | Sequence[Message]
 Prompt = str | Sequence[Message]
 
 
-class NestedLM:
+class NestedLM(Reads):
     """Levels of a nested system: the model's own weights, frozen, and a memory that changes with every lesson.
 
     Keys are states of the frozen model and values act behind its last block, so no lesson changes another one's keys:
@@ -128,32 +125,6 @@ class NestedLM:
         kept[lesson.id] = Stored(lesson, draft.associations)
         self._change(kept)
         return lesson
-
-    def read(self, text: str | Iterable[str], *, progress: Callable[[int], None] | None = None) -> Reading:
-        """Go on learning from running text, chunk by chunk: each is predicted, then learned. Whole or not at all.
-
-        Args: text: a text, or pieces of one; the tokens are the same however it is cut.   progress: told the number
-            of tokens so far.
-        Raises: InputError for nothing and binary content.
-        """
-        return self._study.read(text, self._wording.raw, self._corrections.device, progress)
-
-    def contexts(self) -> list[Context]:
-        """Kinds of text that were read, each with levels of its own."""
-        return self._study.contexts()
-
-    def forget_context(self, context: Context | str) -> None:
-        """Delete a kind of text with all readings that went into it; lessons and other contexts stay as they are."""
-        self._study.forget_context(context if isinstance(context, str) else context.id)
-
-    def sleep(self, budget: float = 60.0) -> tuple[Sleep, ...]:
-        """Hold what was read in fewer pairs where that costs nothing. Args: budget: seconds.
-
-        Returns: a report for every context and one for the lessons: what was released, what it cost, or why not.
-        """
-        if not budget > 0:
-            raise InputError(f"expected a budget above 0 seconds, got {budget}")
-        return (*self._study.sleep(budget, self._prose), lessons_stay(self._owners()))
 
     @torch.no_grad()
     def generate(self, prompt: Prompt, *, raw: bool = False, max_new_tokens: int = 64, **options: Any) -> str:
@@ -342,11 +313,6 @@ class NestedLM:
         if self._reader is None or self._study.levels.busy:
             return None
         return self._reader.correct(early, late, fresh)
-
-    @torch.no_grad()
-    def _prose(self) -> float:
-        """Nats per token of ordinary prose with what is known now."""
-        return prose_nats(self.model, [self._wording.raw(text) for text in PROSE], self._corrections.device)
 
     def _pad(self) -> int:
         for name in ("pad_token_id", "eos_token_id"):

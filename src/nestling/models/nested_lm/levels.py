@@ -195,7 +195,9 @@ def _level_maps(blocks: nn.ModuleList, start: int) -> list[LevelMap]:
     found: list[LevelMap] = []
     middle = start + (len(blocks) - start) // 2
     for number in range(start, len(blocks)):
-        maps = [(name, each) for name, each in blocks[number].named_modules() if _is_linear(each)]
+        maps: list[tuple[str, Any]] = [
+            (name, each) for name, each in blocks[number].named_modules() if _is_linear(each)
+        ]
         own = [(name, each) for name, each in maps if any(part in _MLP_NAMES for part in name.split("."))]
         for name, each in own or maps:
             rows, columns = each.weight.shape

@@ -125,9 +125,9 @@ def recall(asked: TokenMemory, memory: TokenMemory, places: Tensor) -> float:
     return total / len(asked)
 
 
-def lessons_stay(owners: Sequence[str]) -> Sleep:
-    """The report of the lessons. Args: owners: the lesson of each association."""
-    return Sleep("lessons", 0, len(owners), 0.0, 0.0, 0.0, 0.0, _LESSONS_STAY)
+def lessons_stay(count: int) -> Sleep:
+    """The report of the lessons. Args: count: of associations."""
+    return Sleep("lessons", 0, count, 0.0, 0.0, 0.0, 0.0, _LESSONS_STAY)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +12,19 @@ import torch
 from torch import nn
 
 from nestling.errors import InputError
+from nestling.models.nested_lm.calibration_texts import PROSE
 from nestling.models.nested_lm.contexts import Context, ReadState
+from nestling.models.nested_lm.corrections import Corrections
 from nestling.models.nested_lm.frames import Frames
+from nestling.models.nested_lm.lesson import Capacity
 from nestling.models.nested_lm.level_saving import levels_path, read_levels, write_levels
 from nestling.models.nested_lm.levels import Levels
 from nestling.models.nested_lm.reading import Reading, Student, tokens_of
-from nestling.models.nested_lm.sleeping import Sleep, sleep
+from nestling.models.nested_lm.sleeping import Sleep, lessons_stay, prose_nats, sleep
 from nestling.models.nested_lm.taps import Taps
+from nestling.models.nested_lm.wording import Wording
 
-__all__ = ["Study"]
+__all__ = ["Reads", "Study"]
 
 DRIFT = 0.001
 
@@ -136,3 +141,47 @@ class Study:
         for context in state.contexts:
             if set(context.deltas) != names:
                 raise InputError(f"context {context.id} has levels on other maps than this model: read the texts again")
+
+
+class Reads(ABC):
+    """The part of a learner that reads and sleeps."""
+
+    model: nn.Module
+    _study: Study
+    _wording: Wording
+    _corrections: Corrections
+
+    def read(self, text: str | Iterable[str], *, progress: Callable[[int], None] | None = None) -> Reading:
+        """Go on learning from running text, chunk by chunk: each is predicted, then learned. Whole or not at all.
+
+        Args: text: a text, or pieces of one; the tokens are the same however it is cut.   progress: told the number
+            of tokens so far.
+        Raises: InputError for nothing and binary content.
+        """
+        return self._study.read(text, self._wording.raw, self._corrections.device, progress)
+
+    def contexts(self) -> list[Context]:
+        """Kinds of text that were read, each with levels of its own."""
+        return self._study.contexts()
+
+    def forget_context(self, context: Context | str) -> None:
+        """Delete a kind of text with all readings that went into it; lessons and other contexts stay as they are."""
+        self._study.forget_context(context if isinstance(context, str) else context.id)
+
+    def sleep(self, budget: float = 60.0) -> tuple[Sleep, ...]:
+        """Hold what was read in fewer pairs where that costs nothing. Args: budget: seconds.
+
+        Returns: a report for every context and one for the lessons: what was released, what it cost, or why not.
+        """
+        if not budget > 0:
+            raise InputError(f"expected a budget above 0 seconds, got {budget}")
+        return (*self._study.sleep(budget, self._prose), lessons_stay(self.capacity().used))
+
+    @abstractmethod
+    def capacity(self) -> Capacity:
+        """How full the memory of lessons is."""
+
+    @torch.no_grad()
+    def _prose(self) -> float:
+        """Nats per token of ordinary prose with what is known now."""
+        return prose_nats(self.model, [self._wording.raw(text) for text in PROSE], self._corrections.device)
