@@ -155,9 +155,7 @@ def test_context_is_its_equation(kind):
 
 def test_a_short_convolution_is_conv1d_in_any_pieces():
     layer, x = ShortConvolution(dim=DIM, width=3).double(), tokens()
-    near(layer(x)[0], x)
-    with torch.no_grad():
-        layer.taps.copy_(torch.randn(3, DIM, generator=torch.Generator().manual_seed(2)))
+    assert 0.3 < layer.taps.abs().max() < 3**-0.5
     expected = F.conv1d(F.pad(x.mT, (2, 0)), layer.taps.T.unsqueeze(1), groups=DIM).mT
     whole, state = layer(x)
     near(whole, expected)

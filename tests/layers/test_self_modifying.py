@@ -34,6 +34,8 @@ VARIANTS = {
     "negative eigenvalues, explicit": {"negative_eigenvalues": True, "dgd": "explicit"},
     "negative eigenvalues, no DGD": {"negative_eigenvalues": True, "dgd": "off"},
     "negative eigenvalues, momentum": {"negative_eigenvalues": True, "momentum": True},
+    "gated output": {"output": "gated"},
+    "normed output, anchor reads": {"output": "normed", "read": "anchor"},
     "longer chunks of the memory": {"memory_chunk_size": 6},
     "shorter chunks of the memory": {"memory_chunk_size": 3, "gradient": "anchor", "momentum": True},
 }

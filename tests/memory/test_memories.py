@@ -54,6 +54,56 @@ def test_any_split_is_the_whole(name, cuts):
     near(state.state_dict(), final.state_dict())
 
 
+WIRED = [(name, {"conv_width": 3, "output": output}) for name in CHUNKED for output in ("normed", "gated")]
+WIRED += [("attention", {"rope_theta": 100.0}), ("sliding_window", {"rope_theta": 100.0})]
+
+
+@pytest.mark.parametrize(("name", "options"), WIRED)
+def test_wired_as_in_language_models_any_split_is_the_whole(name, options):
+    memory, x = make(name, **options), tokens()
+    whole, final = memory(x)
+    with torch.no_grad():
+        pieces, state = stream(memory, x, [1, 2, 6, 7])
+    near(pieces, whole)
+    near(state.state_dict(), final.state_dict())
+    changed, _ = memory(x.index_fill(1, torch.tensor([5]), 0.3))
+    near(changed[:, :5], whole[:, :5])
+    assert (changed[:, 5:] - whole[:, 5:]).abs().amin(dim=(0, 2)).max() > 1e-6
+    parameters = [parameter for parameter in memory.parameters() if parameter.numel()]
+    for gradient in torch.autograd.grad(whole.square().sum(), parameters):
+        assert gradient.abs().max() > 0
+
+
+def test_outputs_are_norm_and_gate_before_the_map():
+    """Against the formula, per head: W_out [g * y / sqrt(mean(y^2) + 1e-6) * silu(W_gate x)]."""
+    x = tokens()
+    plain, gated = make("delta", output="linear"), make("delta", output="gated")
+    gated.project, gated.initial = plain.project, plain.initial
+    plain.output.weight.data = torch.eye(DIM, dtype=torch.float64)
+    with torch.no_grad():
+        gated.output.norm_weight.copy_(torch.linspace(0.5, 2, DIM // 2))
+    heads = plain(x)[0].unflatten(-1, (2, DIM // 2))
+    heads = gated.output.norm_weight * heads / (heads.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+    gate = x @ gated.output.gate.weight.T
+    near(gated(x)[0], (heads.flatten(2) * gate * gate.sigmoid()) @ gated.output.weight.T)
+    with pytest.raises(UnknownNameError, match="gated"):
+        make("delta", output="gatd")
+
+
+def test_attention_turns_places_as_llama_does():
+    rotary = pytest.importorskip("transformers.models.llama.modeling_llama")
+    config = rotary.LlamaConfig(hidden_size=DIM, num_attention_heads=2, rope_theta=50.0)
+    memory, x = make("attention", rope_theta=50.0), tokens()
+    query, key, value = memory.pairs(x).unflatten(-1, (3, 2, DIM // 2)).transpose(1, 3).unbind(2)
+    cos, sin = rotary.LlamaRotaryEmbedding(config)(x, torch.arange(LENGTH)[None])
+    query, key = rotary.apply_rotary_pos_emb(query, key, cos, sin)
+    scores = (query @ key.mT / (DIM // 2) ** 0.5).masked_fill(torch.ones(LENGTH, LENGTH).triu(1).bool(), -torch.inf)
+    expected = memory.output((scores.softmax(-1) @ value).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(memory(x)[0], expected, rtol=1e-5, atol=1e-6)  # its angles are float32
+    with pytest.raises(InputError, match="even"):
+        AttentionMemory(dim=6, num_heads=2, rope_theta=10.0)
+
+
 @pytest.mark.parametrize("name", MEMORIES)
 def test_token_by_token_through_saving(name):
     memory, x = make(name), tokens()

@@ -10,9 +10,9 @@ from nestling.layers.continuum_state import ContinuumState
 from nestling.layers.neural_memory import NeuralMemory
 from nestling.layers.self_modifying import SelfModifyingTitans
 from nestling.layers.self_modifying_state import SelfModifyingState
-from nestling.layers.short_convolution import ShortConvolution
 from nestling.layers.titans import MemoryAsContext, MemoryAsGate, MemoryAsLayer, TitansState
 from nestling.memory import MEMORIES, Memory
+from nestling.memory.short_convolution import ShortConvolution
 
 __all__ = [
     "MIXERS",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from nestling.errors import UnknownNameError
 from nestling.memory.base import Memory
 from nestling.memory.deep import DeepMemory
 from nestling.memory.matrix import MatrixMemory
+from nestling.memory.output import answer
 from nestling.memory.state import WeightState
 from nestling.ops.activations import activation_named
 
@@ -32,6 +35,8 @@ class NeuralMemory(Memory[WeightState]):
         hidden: width inside an mlp; None is 4 * head_dim.
         depth: maps of an mlp, >= 2.
         chunk_size: tokens that share one anchor.
+        conv_width: of the short convolutions on q, k and v; 1 leaves them out.
+        output: "linear", "normed" or "gated", see `memory.output`.
         seed: of the initial mlp.
     """
 
@@ -45,12 +50,15 @@ class NeuralMemory(Memory[WeightState]):
         hidden: int | None = None,
         depth: int = 2,
         chunk_size: int = 64,
+        conv_width: int = 1,
+        output: str = "linear",
         seed: int = 0,
     ) -> None:
         super().__init__(dim=dim, num_heads=num_heads, head_dim=head_dim)
         if kind not in KINDS:
             raise UnknownNameError("kind of memory", kind, KINDS)
-        common = {"dim": dim, "num_heads": num_heads, "head_dim": head_dim, "chunk_size": chunk_size}
+        common: dict[str, Any] = {"dim": dim, "num_heads": num_heads, "head_dim": head_dim}
+        common |= {"chunk_size": chunk_size, "conv_width": conv_width, "output": output}
         self.kind, self.chunk_size = kind, chunk_size
         if kind == "matrix":
             self.inner: DeepMemory | MatrixMemory = MatrixMemory("momentum", **common)
@@ -77,13 +85,13 @@ class NeuralMemory(Memory[WeightState]):
         Returns:
             [B, T, D] in the type of x.
         """
-        query = self.inner.project(x).query.transpose(1, 2)
-        answer = query.to(state.memory[0].dtype)
+        query = self.inner.project.stream(x, state.tail)[0].query.transpose(1, 2)
+        found = query.to(state.memory[0].dtype)
         activate = None
         if isinstance(self.inner, DeepMemory):
             activate = activation_named(self.inner.anchoring.activation).function
         for layer, weight in enumerate(state.anchor):
-            answer = torch.matmul(answer if layer == 0 or activate is None else activate(answer), weight.mT)
+            found = torch.matmul(found if layer == 0 or activate is None else activate(found), weight.mT)
         if activate is not None:
-            answer = query + answer
-        return self.inner.output(answer.transpose(1, 2).flatten(2).to(x.dtype))
+            found = query + found
+        return answer(self.inner.output, found.transpose(1, 2).flatten(2), x)

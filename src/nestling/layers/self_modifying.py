@@ -17,8 +17,9 @@ from nestling.layers.self_modifying_mlp import MlpMemories
 from nestling.layers.self_modifying_options import Options, token_rates
 from nestling.layers.self_modifying_state import SelfModifyingState
 from nestling.layers.self_modifying_token import write_and_read_token
-from nestling.layers.short_convolution import convolve
 from nestling.memory.base import Memory, state_dtype, unit
+from nestling.memory.output import NormedOutput, answer, make_output
+from nestling.memory.short_convolution import convolve, random_taps
 from nestling.memory.state import Weights
 
 # Its logarithm must be finite.
@@ -67,6 +68,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         weight_decay: whether there is alpha.
         adaptive: projections that are memories, of key, value, query, eta, alpha; the others are static.
         conv_width: of the short convolutions on q, k and v; 1 leaves them out.
+        output: "linear", "normed" or "gated", see `memory.output`.
         limit: largest length of a target, in front of the common initial factor for matrices; None does not limit.
         span: tokens that the fastest head remembers at the start, > 1.
         negative_eigenvalues: whether a write may turn what stands along its key around, see `Options`; matrix only.
@@ -90,6 +92,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         weight_decay: bool = True,
         adaptive: Sequence[str] = ("key", "value", "eta", "alpha"),
         conv_width: int = 4,
+        output: str = "linear",
         limit: float | None = 4.0,
         span: float = 2.0**15,
         negative_eigenvalues: bool = False,
@@ -127,15 +130,16 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         self.momentum = nn.Linear(dim, num_heads) if momentum else None
         self.rate_bias = nn.Parameter(_rate_bias(num_heads, self.head_dim, span, self.how))
         convolved = conv_width > 1
-        self.taps = _identity_taps(num_heads, conv_width, 3 * self.head_dim) if convolved else None
+        taps = random_taps(conv_width, num_heads, 3 * self.head_dim).transpose(0, 1).contiguous()
+        self.taps = nn.Parameter(taps) if convolved else None
         self.is_fused = (
             kind == "matrix" and convolved and self.chunk_sizes[0] == self.chunk_sizes[1] and self.how.is_plain
         )
-        self.output = nn.Linear(self.width, dim, bias=False)
+        self.output = make_output(output, dim=dim, num_heads=num_heads, head_dim=self.head_dim)
         with torch.no_grad():
             # Views of length about 1, the length of keys; answers of a residual memory have it too.
             self.input.weight[: self.width].mul_((3 / self.head_dim) ** 0.5)
-            if kind == "mlp":
+            if kind == "mlp" and output == "linear":
                 self.output.weight.mul_(self.head_dim**0.5)
 
     def initial_state(self, batch: int) -> SelfModifyingState:
@@ -158,8 +162,12 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         logits = None if self.momentum is None else self.momentum(x)
         with torch.autocast(x.device.type, enabled=False):
             answers, state = self._run(mapped, logits, state)
-            weight = self.memories.fold(self.output.weight)
-        return F.linear(answers.to(x.dtype), weight.to(x.dtype)), state
+            if isinstance(self.output, NormedOutput):
+                answers = self.memories.complete(answers)
+            else:
+                weight = self.memories.fold(self.output.weight)
+                return F.linear(answers.to(x.dtype), weight.to(x.dtype)), state
+        return self.output(answers, x), state
 
     def _run(
         self, mapped: Tensor, logits: Tensor | None, state: SelfModifyingState
@@ -184,7 +192,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         for z, q, mu, (_, position) in parts:
             if aligned and self.is_fused:
                 fixed = (self.how.dgd, self.how.limit, self.how.negative_eigenvalues)
-                answer, after, tail = FusedChunk.apply(z, q, memory[0].mT, maps.adaptive, bias, taps, tail, *fixed)
+                read, after, tail = FusedChunk.apply(z, q, memory[0].mT, maps.adaptive, bias, taps, tail, *fixed)
                 memory = (after.mT,)
             else:
                 raw = self.memories.project(z, anchor, maps)
@@ -193,9 +201,9 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
                     vectors, tail = convolve(torch.cat([key, q, value], dim=-1), tail, taps)
                     key, q, value = vectors.split(self.head_dim, dim=-1)
                 tokens = (unit(q), unit(key), value, token_rates(rates + bias, mu, self.how))
-                answer, memory, surprise = self.memories.write(*tokens, memory, anchor, surprise)
+                read, memory, surprise = self.memories.write(*tokens, memory, anchor, surprise)
             aligned, anchor = not any(map(any, position)), self._move_anchor(anchor, memory, position)
-            found.append(answer)
+            found.append(read)
         answers = torch.cat(found, dim=1) if found else view
         memory, anchor, surprise = (
             tuple(weight.unflatten(0, (batch, -1)) for weight in weights) for weights in (memory, anchor, surprise)
@@ -216,9 +224,9 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         bias, taps = _rows(self.rate_bias.unsqueeze(1).to(dtype), batch), _rows(self.taps.to(dtype), batch)
         with torch.autocast(x.device.type, enabled=False):
             tokens = view, query, memory, anchor, maps, bias, taps, tail
-            answer, after, tail = write_and_read_token(*tokens, self.how)
-            answer = torch.matmul(answer.unflatten(0, (batch, -1)), self.memories.initial["memory"].to(dtype).mT)
-        y = self.output(answer.flatten(1).unsqueeze(1).to(x.dtype))
+            found, after, tail = write_and_read_token(*tokens, self.how)
+            found = torch.matmul(found.unflatten(0, (batch, -1)), self.memories.initial["memory"].to(dtype).mT)
+        y = answer(self.output, found.flatten(1).unsqueeze(1), x)
         ((_, position),) = _steps(1, state.position.tolist(), self.chunk_sizes)
         (anchor,) = self._move_anchor((anchor,), (after,), position)
         return y, SelfModifyingState(
@@ -274,12 +282,6 @@ def _steps(length: int, position: list[list[int]], sizes: tuple[int, int]) -> li
         steps.append((step, position))
         done += step
     return steps
-
-
-def _identity_taps(num_heads: int, width: int, channels: int) -> nn.Parameter:
-    taps = torch.zeros(num_heads, width, channels)
-    taps[:, -1] = 1
-    return nn.Parameter(taps)
 
 
 def _rate_bias(num_heads: int, width: int, span: float, how: Options) -> Tensor:

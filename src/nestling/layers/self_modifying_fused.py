@@ -25,7 +25,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from nestling.layers.self_modifying_options import LARGEST_LOGIT, eta_gate
-from nestling.layers.short_convolution import convolve_backward, convolve_forward
+from nestling.memory.short_convolution import convolve_backward, convolve_forward
 from nestling.ops.unit_vectors import SMALLEST
 
 __all__ = ["FusedChunk"]

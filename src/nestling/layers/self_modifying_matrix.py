@@ -171,6 +171,11 @@ class MatrixMemories(nn.Module):
         chosen = ended[:, : self.num_factors].repeat_interleave(self.width, dim=1).unsqueeze(-1)
         return (torch.where(chosen, memory[0], anchor[0]),)
 
+    def complete(self, found: Tensor) -> Tensor:
+        """M_memory,0 G q of what is found [..., H K]."""
+        start = self.initial["memory"].to(found.dtype)
+        return torch.einsum("...hk,hvk->...hv", found.unflatten(-1, (self.num_heads, -1)), start).flatten(-2)
+
     def fold(self, output: Tensor) -> Tensor:
         """The output map [D, H K] together with M_memory,0, for what is found is G q."""
         weight = output.unflatten(1, (self.num_heads, -1)).transpose(0, 1)

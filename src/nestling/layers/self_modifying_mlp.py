@@ -194,6 +194,10 @@ class MlpMemories(nn.Module):
         chosen = (ended[:, rows].unsqueeze(-1), ended[:, nets, None, None])
         return tuple(map(torch.where, chosen, memory, anchor))
 
+    def complete(self, found: Tensor) -> Tensor:
+        """What is found as it is, for answers are complete."""
+        return found
+
     def fold(self, output: Tensor) -> Tensor:
         """The output map as it is, for answers are complete."""
         return output

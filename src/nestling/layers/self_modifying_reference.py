@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nestling.layers.self_modifying import SelfModifyingTitans
+from nestling.memory.output import answer as through
 from nestling.memory.state import Weights
 from nestling.ops.activations import activation_named
 from nestling.rules.matrix import apply, outer, spread
@@ -70,7 +71,7 @@ def run(layer: SelfModifyingTitans, x: Tensor) -> tuple[Tensor, Memories, Memori
             )
             memories[name] = tuple(kept + push for kept, push in zip(decayed, surprise[name]))
         read = anchors["memory"] if how.read == "anchor" else memories["memory"]
-        outputs.append(layer.output(answer(read, query).reshape(len(x), heads * layer.head_dim)))
+        outputs.append(through(layer.output, answer(read, query).reshape(len(x), heads * layer.head_dim), x[:, t]))
     return torch.stack(outputs, dim=1), memories, surprise
 
 

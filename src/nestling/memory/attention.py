@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from nestling.errors import InputError
 from nestling.memory.base import Memory, state_dtype
 from nestling.memory.state import PairState
+from nestling.ops.rotary import rotate
 
 
 class AttentionMemory(Memory[PairState]):
@@ -16,8 +17,8 @@ class AttentionMemory(Memory[PairState]):
 
     y = sum_i softmax_i(k_i.q / sqrt(K)) v_i
 
-    There is no encoding of positions. Without a window the state grows by one pair per token; with a window one token
-    costs constant time and memory.
+    Without `rope_theta` there is no encoding of positions. Without a window the state grows by one pair per token;
+    with a window one token costs constant time and memory.
 
     Source: NL eq. 62-63. The learned first pairs are the meta-learned initial state of this memory.
 
@@ -27,15 +28,29 @@ class AttentionMemory(Memory[PairState]):
         head_dim: None is dim / num_heads.
         window: number of pairs a query sees, its own included, >= 1; None is all.
         num_initial: learned pairs that every context starts with, >= 0; in a window they leave like any other pair.
+        rope_theta: queries and keys are turned by their place (see `ops.rotary`), with this base > 0; None: no places.
+            Pairs are kept as they were before, and count their places from the oldest that is kept.
+
+    Raises:
+        InputError: a value outside its range, or an odd head_dim with rope_theta.
     """
 
     def __init__(
-        self, *, dim: int, num_heads: int, head_dim: int | None = None, window: int | None = None, num_initial: int = 0
+        self,
+        *,
+        dim: int,
+        num_heads: int,
+        head_dim: int | None = None,
+        window: int | None = None,
+        num_initial: int = 0,
+        rope_theta: float | None = None,
     ) -> None:
         super().__init__(dim=dim, num_heads=num_heads, head_dim=head_dim)
         if (window is not None and window < 1) or num_initial < 0:
             raise InputError(f"expected window >= 1 (or None) and num_initial >= 0, got {window} and {num_initial}")
-        self.window = window
+        if rope_theta is not None and (not rope_theta > 0 or self.head_dim % 2):
+            raise InputError(f"rope_theta: expected a base > 0 and an even head_dim, got {rope_theta}, {self.head_dim}")
+        self.window, self.rope_theta = window, rope_theta
         self.pairs = nn.Linear(dim, 3 * num_heads * self.head_dim, bias=False)
         self.initial = nn.Parameter(torch.zeros(2, num_heads, num_initial, self.head_dim))
         self.output = nn.Linear(num_heads * self.head_dim, dim, bias=False)
@@ -53,10 +68,17 @@ class AttentionMemory(Memory[PairState]):
         key = torch.cat([state.key.to(key.dtype), key], dim=2)
         value = torch.cat([state.value.to(value.dtype), value], dim=2)
         known = torch.cat([state.known, state.known.new_ones(batch, length)], dim=1)
-        y = F.scaled_dot_product_attention(query, key, value, attn_mask=self._visible(known, length))
+        turned = (query, key) if self.rope_theta is None else self._turned(query, key, self.rope_theta)
+        y = F.scaled_dot_product_attention(*turned, value, attn_mask=self._visible(known, length))
         dtype = state.key.dtype
         state = self._recent(key.to(dtype), value.to(dtype), known)
         return self.output(y.transpose(1, 2).flatten(2)), state
+
+    @staticmethod
+    def _turned(query: Tensor, key: Tensor, theta: float) -> tuple[Tensor, Tensor]:
+        """Queries, which stand at the last places, and keys, turned."""
+        places = torch.arange(key.shape[2], device=key.device)
+        return rotate(query, places[key.shape[2] - query.shape[2] :], theta=theta), rotate(key, places, theta=theta)
 
     def _visible(self, known: Tensor, length: int) -> Tensor:
         """[B, 1, T, P] whether a query sees a pair: known, not in the future, and in the window."""

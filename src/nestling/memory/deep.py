@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nestling.errors import InputError, UnknownNameError
 from nestling.memory.base import Memory, state_dtype
 from nestling.memory.matrix_rules import run_anchored
+from nestling.memory.output import answer, make_output
 from nestling.memory.projections import Projections
 from nestling.memory.state import WeightState
 from nestling.ops.activations import activation_named
@@ -61,6 +62,8 @@ class DeepMemory(Memory[WeightState]):
         limit: largest |surprise| |input| of one write on one map; None does not limit (then huge inputs may diverge).
         max_eta: eta = max_eta * sigmoid; small, for hidden inputs are not normalised. With momentum eta is multiplied
             by (1 - momentum), so that all that one write adds in the end is the same; chunks diverge without it.
+        conv_width: of the short convolutions on q, k and v; 1 leaves them out.
+        output: "linear", "normed" or "gated", see `memory.output`.
         seed: of the initial weights.
     """
 
@@ -78,6 +81,8 @@ class DeepMemory(Memory[WeightState]):
         chunk_size: int = 64,
         limit: float | None = 1.0,
         max_eta: float = 0.1,
+        conv_width: int = 1,
+        output: str = "linear",
         seed: int = 0,
     ) -> None:
         super().__init__(dim=dim, num_heads=num_heads, head_dim=head_dim)
@@ -103,10 +108,11 @@ class DeepMemory(Memory[WeightState]):
             unit_value=False,
             eta_bias=0.0,
             spans=SPANS,
+            conv_width=conv_width,
         )
         width = 4 * self.head_dim if hidden is None else hidden
         self.initial = nn.ParameterList(_initial_weights(num_heads, self.head_dim, width, depth, seed))
-        self.output = nn.Linear(num_heads * self.head_dim, dim, bias=False)
+        self.output = make_output(output, dim=dim, num_heads=num_heads, head_dim=self.head_dim)
 
     def initial_state(self, batch: int) -> WeightState:
         """The learned weights in every row."""
@@ -114,17 +120,18 @@ class DeepMemory(Memory[WeightState]):
             weight.to(state_dtype(weight)).unsqueeze(0).expand(batch, *weight.shape) for weight in self.initial
         )
         surprise = tuple(torch.zeros_like(weight) for weight in memory) if self._how.momentum else ()
-        return WeightState(memory, memory, surprise, torch.zeros(batch, dtype=torch.int64))
+        position = torch.zeros(batch, dtype=torch.int64)
+        return WeightState(memory, memory, surprise, position, tail=self.project.initial_tail(batch))
 
     def mix(self, x: Tensor, state: WeightState) -> tuple[Tensor, WeightState]:
         """Write and read [B, T, D]; see `Memory.forward`."""
-        tokens = self.project(x)
+        tokens, tail = self.project.stream(x, state.tail)
         eta = self.max_eta * tokens.eta
         if tokens.momentum is not None:
             eta = eta * (1 - tokens.momentum)
         tokens = tokens._replace(eta=eta)
         y, state = run_anchored(tokens, state, self.chunk_size, how=self.anchoring)
-        return self.output(y.flatten(2).to(x.dtype)), state
+        return answer(self.output, y.flatten(2), x), state if tail is None else replace(state, tail=tail)
 
     def extra_repr(self) -> str:
         """For print."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from nestling.errors import InputError, UnknownNameError
 from nestling.memory.base import Memory, state_dtype
 from nestling.memory.matrix_rules import MATRIX_RULES, OneToken
+from nestling.memory.output import answer, make_output
 from nestling.memory.projections import Projections, linear_map
 from nestling.memory.state import WeightState
 
@@ -30,10 +32,20 @@ class MatrixMemory(Memory[WeightState]):
         num_heads: H.
         head_dim: None is dim / num_heads.
         chunk_size: tokens worked on in parallel; for lp and huber also the distance of the anchors.
+        conv_width: of the short convolutions on q, k and v; 1 leaves them out.
+        output: "linear", "normed" or "gated", see `memory.output`.
     """
 
     def __init__(
-        self, rule: str = "gated_delta", *, dim: int, num_heads: int, head_dim: int | None = None, chunk_size: int = 64
+        self,
+        rule: str = "gated_delta",
+        *,
+        dim: int,
+        num_heads: int,
+        head_dim: int | None = None,
+        chunk_size: int = 64,
+        conv_width: int = 1,
+        output: str = "linear",
     ) -> None:
         super().__init__(dim=dim, num_heads=num_heads, head_dim=head_dim)
         if rule not in MATRIX_RULES:
@@ -49,20 +61,24 @@ class MatrixMemory(Memory[WeightState]):
             with_momentum=self._how.momentum,
             unit_value=self._how.unit_value,
             eta_bias=self._how.eta_bias,
+            conv_width=conv_width,
         )
         self.initial = nn.Parameter(torch.zeros(num_heads, self.head_dim, self.head_dim))
-        self.output = nn.Linear(num_heads * self.head_dim, dim, bias=False)
+        self.output = make_output(output, dim=dim, num_heads=num_heads, head_dim=self.head_dim)
 
     def initial_state(self, batch: int) -> WeightState:
         """The learned matrix in every row."""
-        return self._how.start(self.initial.to(state_dtype(self.initial)).expand(batch, -1, -1, -1))
+        start = self._how.start(self.initial.to(state_dtype(self.initial)).expand(batch, -1, -1, -1))
+        return replace(start, tail=self.project.initial_tail(batch))
 
     def mix(self, x: Tensor, state: WeightState) -> tuple[Tensor, WeightState]:
         """Write and read [B, T, D]; see `Memory.forward`."""
-        if self._how.one_token is not None and x.shape[1] == 1 and not torch.is_grad_enabled():
-            return self._one_token(x[:, 0], state.memory[0], self._how.one_token)
-        y, state = self._how.run(self.project(x), state, self.chunk_size)
-        return self.output(y.flatten(2).to(x.dtype)), state
+        short = self._how.one_token is not None and state.tail is None and type(self.output) is nn.Linear
+        if short and x.shape[1] == 1 and not torch.is_grad_enabled():
+            return self._one_token(x[:, 0], state.memory[0], cast(OneToken, self._how.one_token))
+        tokens, tail = self.project.stream(x, state.tail)
+        y, state = self._how.run(tokens, state, self.chunk_size)
+        return answer(self.output, y.flatten(2), x), state if tail is None else replace(state, tail=tail)
 
     def _one_token(self, x: Tensor, matrix: Tensor, run: OneToken) -> tuple[Tensor, WeightState]:
         """One token [B, D] without gradients, the short way."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nestling.memory.base import retention_bias, state_dtype, unit
+from nestling.memory.short_convolution import ShortConvolution
 from nestling.ops.unit_vectors import SMALLEST
 
 
@@ -44,11 +45,14 @@ def linear_map(linear: nn.Linear, x: Tensor) -> Tensor:
 class Projections(nn.Module):
     """Learned maps of a token to q, k, v, eta, alpha and momentum; all maps are one matrix.
 
-    q = unit(W_q x), k = unit(W_k x), v = W_v x
+    q = unit(c(W_q x)), k = unit(c(W_k x)), v = c(W_v x)
     eta = sigmoid(w_eta x + b)   or softplus for rules that take any eta
     alpha = sigmoid(w_alpha x + b),   momentum = sigmoid(w_mu x + b)
 
-    Source: NL 8.2, eq. 86 (q, k L2-normalised, eta and alpha bounded); Gated DeltaNet for sigmoid rates.
+    c is the identity, or silu of a causal convolution of each channel.
+
+    Source: NL 8.2, eq. 86 (q, k L2-normalised, eta and alpha bounded, convolutions of width 4); Gated DeltaNet for
+        sigmoid rates, and DeltaNet for silu.
 
     Args:
         dim: width of the tokens.
@@ -59,6 +63,10 @@ class Projections(nn.Module):
         unit_value: v = unit(W_v x).
         eta_bias: logit of eta for a token of zeros.
         spans: tokens that the fastest and the slowest head remember at the start.
+        conv_width: tokens that a query, key or value is made of, >= 1; 1 leaves c out.
+
+    Raises:
+        InputError: conv_width below 1.
     """
 
     def __init__(
@@ -72,6 +80,7 @@ class Projections(nn.Module):
         unit_value: bool,
         eta_bias: float,
         spans: tuple[float, float] = (2.0**5, 2.0**12),
+        conv_width: int = 1,
     ) -> None:
         super().__init__()
         self.num_heads, self.head_dim = num_heads, head_dim
@@ -86,6 +95,11 @@ class Projections(nn.Module):
         with torch.no_grad():
             self.maps.weight.copy_(torch.cat([pairs.weight, 0.1 * rates.weight]))
         self.rate_bias = nn.Parameter(torch.cat(biases))
+        self.conv = ShortConvolution(dim=self.width, width=conv_width) if conv_width != 1 else None
+
+    def initial_tail(self, batch: int) -> Tensor | None:
+        """What the convolution has seen before the first token, [B, conv_width - 1, 3 H K]; None without one."""
+        return None if self.conv is None else self.conv.initial_state(batch)
 
     def one_token(self, x: Tensor) -> Token:
         """What a rule takes of tokens [B, D], without gradients and with as few operations as possible."""
@@ -108,8 +122,15 @@ class Projections(nn.Module):
         return Token(query, key, value, rates[0] if self.bounded_eta else F.softplus(logits[0]), rates[1])
 
     def forward(self, x: Tensor) -> Tokens:
-        """What a rule takes of tokens [B, T, D]."""
+        """What a rule takes of the first tokens [B, T, D] of a context."""
+        return self.stream(x, None)[0]
+
+    def stream(self, x: Tensor, tail: Tensor | None) -> tuple[Tokens, Tensor | None]:
+        """What a rule takes of tokens [B, T, D], and the tail after them. tail: of the last call."""
         pairs, rates = self.maps(x).split((self.width, self.num_rates), dim=-1)
+        if self.conv is not None:
+            pairs, tail = self.conv(pairs, tail)
+            pairs = F.silu(pairs)
         pairs = pairs.unflatten(-1, (3, self.num_heads, self.head_dim))
         if self.unit_value:
             query, key, value = unit(pairs).unbind(2)
@@ -120,4 +141,4 @@ class Projections(nn.Module):
         logits = (rates.to(dtype) + self.rate_bias.to(dtype)).unflatten(-1, (-1, self.num_heads)).unbind(2)
         eta = torch.sigmoid(logits[0]) if self.bounded_eta else F.softplus(logits[0])
         momentum = torch.sigmoid(logits[2]) if len(logits) > 2 else None
-        return Tokens(query, key, value, eta, F.logsigmoid(logits[1]), momentum)
+        return Tokens(query, key, value, eta, F.logsigmoid(logits[1]), momentum), tail

@@ -104,6 +104,7 @@ class WeightState(State):
     surprise: momentum accumulator in the same shapes, or empty.
     position: [B] int64, tokens since the anchor; None for rules with an exact parallel form.
     window:   for rules that look back: keys [B, H, W - 1, K] and values [B, H, W - 1, V], oldest first; or empty.
+    tail:     [B, W - 1, 3 H K], what a convolution on q, k and v saw last; None without one.
     """
 
     memory: Weights
@@ -111,6 +112,7 @@ class WeightState(State):
     surprise: Weights = ()
     position: Tensor | None = None
     window: Weights = ()
+    tail: Tensor | None = None
 
     @property
     def num_rows(self) -> int:

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from nestling.errors import InputError
 
-__all__ = ["ShortConvolution", "convolve", "convolve_backward", "convolve_forward"]
+__all__ = ["ShortConvolution", "convolve", "convolve_backward", "convolve_forward", "random_taps"]
 
 
 def convolve(tokens: Tensor, tail: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,10 +62,18 @@ def convolve_backward(grad: Tensor, seen: Tensor, taps: Tensor) -> tuple[Tensor,
     return grad_seen, (grad.unsqueeze(-3) * windows).sum(-2).sum_to_size(taps.shape)
 
 
+def random_taps(width: int, *channels: int) -> Tensor:
+    """[W, *channels] uniform in +-1 / sqrt(W), as torch.nn.Conv1d begins."""
+    return torch.empty(width, *channels).uniform_(-(width**-0.5), width**-0.5)
+
+
 class ShortConvolution(nn.Module):
-    """Causal depthwise convolution; a new one passes its input on.
+    """Causal depthwise convolution, weights begin at random.
 
     y_t = sum_j w_j x_{t-W+1+j}
+
+    Weights that pass the input on would have to learn to look back; language models then learn far more slowly
+    (docs/results/language_models.md).
 
     Source: NL 8.2 (width 4 on queries, keys and values); H3 and Mamba for the idea.
 
@@ -79,9 +87,7 @@ class ShortConvolution(nn.Module):
         if width < 1:
             raise InputError(f"width: expected a number of tokens >= 1, got {width}")
         self.dim, self.width = dim, width
-        self.taps = nn.Parameter(torch.zeros(width, dim))
-        with torch.no_grad():
-            self.taps[-1] = 1
+        self.taps = nn.Parameter(random_taps(width, dim))
 
     def initial_state(self, batch: int) -> Tensor:
         """Zeros [B, W - 1, D]: nothing before the first token."""
