@@ -109,8 +109,8 @@ def test_a_conversation_reads_sleeps_and_takes_back(tmp_path: Path) -> None:
     text.write_text(LETTERS, encoding="utf-8")
     talk = Conversation(nested(), max_new_tokens=4)
     before = talk.learner.hash()
-    assert " 1065 tokens, " in talk.say(f"/read {text}")
-    assert "c1  1065 tokens read" in talk.say("/lessons")
+    assert " 1052 tokens, " in talk.say(f"/read {text}")
+    assert "c1  1052 tokens read" in talk.say("/lessons")
     assert "lessons: nothing was released: lessons stay fast" in talk.say("/sleep 20")
     assert talk.say("/sleep soon").startswith("error: expected a number of seconds")
     assert talk.say("/undo") == "taken back; 0 lessons"

@@ -242,13 +242,17 @@ class NestedLM(Reads):
 
         Raises: CheckpointError for a file that is missing, damaged, or of another model.
         """
-        frames, stored = read_memory(Path(path).expanduser(), model=self.model_hash())
+        path = Path(path).expanduser()
         device = self._corrections.device
-        self._frames, self._reader = frames.to(device), None
+        stored: list[Stored] = []
+        if path.exists() or not levels_path(path).exists():  # only read, never taught: there is no memory file
+            frames, stored = read_memory(path, model=self.model_hash())
+            self._frames, self._reader = frames.to(device), None
         self._stored = {
             each.lesson.id: Stored(each.lesson, tuple(pair.to(device) for pair in each.associations)) for each in stored
         }
         self._refresh()
+        self._study.load(path)
 
     def close(self) -> None:
         """Take the hooks off the model, which then is as it came."""
