@@ -45,18 +45,20 @@ class KeyGate:
 
     mu_k = total_k / n_k,   C = sum_k (second_k - n_k mu_k mu_k^T) / sum_k n_k + shrinkage tr/W I
     s_k(t) = retention s_k(t-1) + (e_t - mu_k / 2)^T C^-1 mu_k,      s = 0 at the start of a text
-    w(t) = softmax([prior, s_1(t), ..., s_K(t)]);  below 0.02 a weight is exactly 0
+    w(t) = softmax([prior + max(0, max_b s_b(t)), s_1(t), ..., s_K(t)]);  below 0.02 a weight is exactly 0
 
-    "None of them" is the mean of what the model was measured on, where keys are centred. Sums add up, so contexts are
-    added and deleted exactly.
+    "None of them" is what lies nearer to one of the backgrounds b, which enter C too, or to zero, where keys are
+    centred. Sums add up, so contexts are added and deleted exactly.
 
     Source: linear discriminant analysis from sums, as least squares onto contexts (NL eq. 59-60); evidence that fades:
         `memory.evidence_gate`.
 
-    Args: contexts: sums of each, at least one key in all.
+    Args: contexts: sums of each, at least one key in all.   background: sums of what is no context.
     """
 
-    def __init__(self, contexts: Sequence[KeySums]) -> None:
+    def __init__(self, contexts: Sequence[KeySums], background: Sequence[KeySums] = ()) -> None:
+        self._num = len(contexts)
+        contexts = [*contexts, *background]
         means = torch.stack([each.mean for each in contexts])
         counts = torch.tensor([float(each.count) for each in contexts])
         second = torch.stack([each.second for each in contexts]).sum(0)
@@ -69,7 +71,7 @@ class KeyGate:
         self._bias = -0.5 * (means * self._weight.T).sum(-1)
 
     def weights(self, keys: Tensor, before: Tensor | None, skip: int) -> tuple[Tensor, Tensor]:
-        """Weights w without that of "none" [B, T, K], and what to go on with, [B, K].
+        """Weights w without that of "none" [B, T, K], and what to go on with, [B, K + backgrounds].
 
         Args: keys: unit [B, T, W].   before: as returned for the text so far; None where it begins.   skip: how many
             states at the beginning of this pass say nothing.
@@ -82,11 +84,12 @@ class KeyGate:
             score = RETENTION * score + each
             scores.append(score)
         stacked = torch.stack(scores, dim=1)
-        none = torch.full_like(stacked[..., :1], PRIOR)
-        weights = torch.cat([none, stacked], dim=-1).softmax(-1)[..., 1:]
+        none = torch.cat([torch.zeros_like(stacked[..., :1]), stacked[..., self._num :]], dim=-1)
+        none = PRIOR + none.amax(-1, keepdim=True)
+        weights = torch.cat([none, stacked[..., : self._num]], dim=-1).softmax(-1)[..., 1:]
         return torch.where(weights < LEAST, torch.zeros_like(weights), weights), score
 
     def distances(self, mean: Tensor) -> Tensor:
         """Mahalanobis distance [K] of a passage's mean key [W] from every context."""
-        away = (mean.float().cpu() - self.means).T
+        away = (mean.float().cpu() - self.means[: self._num]).T
         return torch.linalg.solve_triangular(self._root, away, upper=False).norm(dim=0)

@@ -67,9 +67,13 @@ class Context:
 
 @dataclass(frozen=True)
 class ReadState:
-    """All contexts, in the order in which they began. It never changes; a change is a new state."""
+    """All contexts, in the order in which they began, and what is no context (`background`); it is not learned.
+
+    It never changes; a change is a new state.
+    """
 
     contexts: tuple[Context, ...] = field(default=())
+    background: tuple[KeySums, ...] = field(default=())
 
     def hash(self) -> str:
         """SHA-256 of everything read; empty when nothing was."""
@@ -80,12 +84,12 @@ class ReadState:
     def with_context(self, changed: Context) -> ReadState:
         """The same with one context put in the place of the one of its id, or behind the others."""
         if all(each.id != changed.id for each in self.contexts):
-            return ReadState((*self.contexts, changed))
-        return ReadState(tuple(changed if each.id == changed.id else each for each in self.contexts))
+            return replace(self, contexts=(*self.contexts, changed))
+        return replace(self, contexts=tuple(changed if each.id == changed.id else each for each in self.contexts))
 
     def without(self, reading: str) -> ReadState:
         """The same without the contexts that a reading fed."""
-        return ReadState(tuple(each for each in self.contexts if reading not in each.readings))
+        return replace(self, contexts=tuple(each for each in self.contexts if reading not in each.readings))
 
 
 def rounded(context: Context) -> Context:

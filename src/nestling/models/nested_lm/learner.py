@@ -80,6 +80,7 @@ class NestedLM(Reads):
             model,
             self._taps,
             early,
+            wording=self._wording,
             frames=lambda: self._ready().frames,
             model_hash=self.model_hash,
             memory=self._path,

@@ -31,6 +31,8 @@ def write_levels(path: Path, state: ReadState, *, model: str) -> None:
     """Write all contexts. Raises: ResourceError when the file cannot be written; the old one is untouched then."""
     tensors: dict[str, Tensor] = {}
     rows: list[dict[str, Any]] = []
+    for number, sums in enumerate(state.background):
+        tensors[f"background.{number}.total"], tensors[f"background.{number}.second"] = sums.total, sums.second
     for number, each in enumerate(state.contexts):
         tensors[f"{number}.total"], tensors[f"{number}.second"] = each.keys.total, each.keys.second
         tensors[f"{number}.keys"], tensors[f"{number}.tokens"] = each.memory.keys, each.memory.tokens.int()
@@ -48,7 +50,12 @@ def write_levels(path: Path, state: ReadState, *, model: str) -> None:
                 "hash": each.hash(),
             }
         )
-    header = {"format": FORMAT, "model": model, "contexts": rows}
+    header = {
+        "format": FORMAT,
+        "model": model,
+        "contexts": rows,
+        "background": [each.count for each in state.background],
+    }
     make_folder(path.parent)
     kept = {name: each.contiguous().clone() for name, each in tensors.items()}
     write_atomically(path, save(kept, metadata={_HEADER: json.dumps(header)}))
@@ -66,7 +73,12 @@ def read_levels(path: Path, *, model: str) -> ReadState:
                 raise CheckpointError(f"{path}: expected {FORMAT!r}, got {header['format']!r}")
             if header["model"] != model:
                 raise CheckpointError(f"{path} belongs to another model: load it with the model that read")
-            state = ReadState(tuple(_context(file, n, row) for n, row in enumerate(header["contexts"])))
+            ordinary = tuple(
+                KeySums(count, *(file.get_tensor(f"background.{n}.{part}") for part in ("total", "second")))
+                for n, count in enumerate(header["background"])
+            )
+            contexts = tuple(_context(file, n, row) for n, row in enumerate(header["contexts"]))
+            state = ReadState(contexts, ordinary)
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise CheckpointError(f"{path} is truncated or holds no levels of nestling: {error}") from error
     for each, row in zip(state.contexts, header["contexts"], strict=True):

@@ -78,7 +78,7 @@ class Levels:
         """Use this from now on. Args: frames: keys of the model, asked for when something was read."""
         self.state, self._before, self._weights = state, None, None
         self._frames = frames() if state.contexts else None
-        self._gate = KeyGate([each.keys for each in state.contexts]) if state.contexts else None
+        self._gate = KeyGate([each.keys for each in state.contexts], state.background) if state.contexts else None
 
     def weights(self) -> Tensor | None:
         """Of contexts in the last pass, [B, T, K]; None where none was used."""

@@ -26,8 +26,9 @@ CHUNK = 256
 PERIODS = (256, 512)  # tokens between two updates of the upper and of the lower level
 LR, BETAS, EPSILON = 3e-3, (0.9, 0.99), 1e-8
 MAX_CONTEXTS = 32
-JOIN, LEAVE, FAR = 0.142, 0.196, 0.45  # times the root of the width of keys; chosen on texts of one model
+JOIN, LEAVE, FAR = 0.155, 0.196, 0.45  # times the root of the width of keys; chosen on texts of one model
 FEW = 64
+NOISE = 1 + 1 / 6  # of a chunk against a context of six
 _LEAST = 16
 _BLOCK = 4096
 
@@ -80,12 +81,12 @@ class Student:
     lies further than FAR from it, or further than LEAVE and nearer to another. Distances are Mahalanobis distances
     (`KeyGate.distances`). So languages that are alike are told apart by their own readings, not within one.
 
-    Args: levels: of the model.   frames: keys of it.   model.   device: of its weights.
+    Args: levels: of the model.   state: to begin with.   frames: keys of the model.   model.   device: of its weights.
     """
 
-    def __init__(self, levels: Levels, frames: Frames, model: Any, device: torch.device) -> None:
+    def __init__(self, levels: Levels, state: ReadState, frames: Frames, model: Any, device: torch.device) -> None:
         self.levels, self.frames, self.model, self.device = levels, frames, model, device
-        self.state = levels.state
+        self.state = state
         self._steps: dict[str, Steps] = {}
         self._current: str | None = None
 
@@ -188,7 +189,7 @@ class Student:
         known = self.state.contexts
         if not known:
             return current
-        distances = KeyGate([each.keys for each in known]).distances(keys.mean(0))
+        distances = KeyGate([each.keys for each in known], self.state.background).distances(keys.mean(0))
         near = {each.id: float(far) for each, far in zip(known, distances, strict=True)}
         best = min(known, key=lambda each: near[each.id])
         unit = math.sqrt(keys.shape[1])
@@ -196,7 +197,7 @@ class Student:
             len(keys) < FEW or near[current.id] <= min(FAR * unit, max(LEAVE * unit, near[best.id]))
         ):
             return current
-        noise = min(2.0, math.sqrt(max(1.0, CHUNK / len(keys))))
+        noise = min(2.0, math.sqrt((CHUNK / len(keys) + CHUNK / max(1, best.keys.count)) / NOISE))
         if near[best.id] <= JOIN * unit * noise or len(known) >= MAX_CONTEXTS:
             return best
         return self._new()

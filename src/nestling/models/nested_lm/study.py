@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from nestling.errors import InputError
+from nestling.models.nested_lm.background import background
 from nestling.models.nested_lm.calibration_texts import PROSE
 from nestling.models.nested_lm.contexts import Context, ReadState
 from nestling.models.nested_lm.corrections import Corrections
@@ -32,7 +33,7 @@ DRIFT = 0.001
 class Study:
     """The levels of a learner and the file beside its memory file. A failed change leaves everything as it was.
 
-    Args: model, taps: of the learner.   early: the block that tells contexts apart.   frames: keys of the model.
+    Args: model, taps: of the learner.   early: the block that tells contexts apart.   wording: of the learner.   frames: keys of the model.
         model_hash: of the model.   memory: the learner's memory file; levels are kept beside it.
     """
 
@@ -42,12 +43,14 @@ class Study:
         taps: Taps,
         early: int,
         *,
+        wording: Wording,
         frames: Callable[[], Frames],
         model_hash: Callable[[], str],
         memory: Path | None,
     ) -> None:
         self.levels = Levels(model, taps, early)
         self._model, self._frames, self._model_hash = model, frames, model_hash
+        self._taps, self._wording = taps, wording
         self._path = None if memory is None else levels_path(memory)
 
     @property
@@ -58,13 +61,16 @@ class Study:
     def read(
         self,
         text: str | Iterable[str],
-        encode: Callable[[str], list[int]],
         device: torch.device,
         progress: Callable[[int], None] | None,
     ) -> Reading:
         """Read a text to its end; it is learned and written when this returns, or not at all."""
-        student = Student(self.levels, self._frames(), self._model, device)
-        reading = student.read(tokens_of(text, encode), progress)
+        frames = self._frames()
+        state = self.state
+        if not state.background:
+            state = replace(state, background=background(self._taps, self._wording, frames, device))
+        student = Student(self.levels, state, frames, self._model, device)
+        reading = student.read(tokens_of(text, self._wording.raw), progress)
         self.change(student.state)
         return reading
 
@@ -86,7 +92,7 @@ class Study:
         left = tuple(each for each in self.state.contexts if each.id != id_)
         if len(left) == len(self.state.contexts):
             raise InputError(f"there is no context {id_!r}: see contexts()")
-        self.change(ReadState(left))
+        self.change(replace(self.state, contexts=left))
 
     def sleep(self, seconds: float, prose: Callable[[], float]) -> tuple[Sleep, ...]:
         """Let every context sleep, within a time altogether; a context whose sleep costs prose anything stays awake.
@@ -148,7 +154,6 @@ class Reads(ABC):
 
     model: nn.Module
     _study: Study
-    _wording: Wording
     _corrections: Corrections
 
     def read(self, text: str | Iterable[str], *, progress: Callable[[int], None] | None = None) -> Reading:
@@ -158,7 +163,7 @@ class Reads(ABC):
             of tokens so far.
         Raises: InputError for nothing and binary content.
         """
-        return self._study.read(text, self._wording.raw, self._corrections.device, progress)
+        return self._study.read(text, self._corrections.device, progress)
 
     def contexts(self) -> list[Context]:
         """Kinds of text that were read, each with levels of its own."""
