@@ -15,7 +15,7 @@ from torch import Tensor
 from nestling.errors import InputError
 from nestling.memory.key_gate import KeyGate, KeySums
 from nestling.memory.token_memory import TokenMemory
-from nestling.models.nested_lm.contexts import Context, Delta, rounded
+from nestling.models.nested_lm.contexts import Context, Delta, ReadState, rounded
 from nestling.models.nested_lm.frames import SINK, Frames
 from nestling.models.nested_lm.levels import SHARE, Levels
 from nestling.models.nested_lm.wording import check_text

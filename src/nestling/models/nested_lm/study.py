@@ -33,7 +33,8 @@ DRIFT = 0.001
 class Study:
     """The levels of a learner and the file beside its memory file. A failed change leaves everything as it was.
 
-    Args: model, taps: of the learner.   early: the block that tells contexts apart.   wording: of the learner.   frames: keys of the model.
+    Args: model, taps: of the learner.   early: the block that tells contexts apart.   wording: of the learner.
+        frames: keys of the model.
         model_hash: of the model.   memory: the learner's memory file; levels are kept beside it.
     """
 
