@@ -72,7 +72,7 @@ def draw(results: Sequence[DomainsResult], path: Path) -> None:
         image = axis.imshow(full, vmin=-top, vmax=top, cmap="RdBu_r")
         names = [name.split("_", 1)[-1] for name in each.order]
         axis.set_xticks(range(len(names)), names, rotation=60, ha="right")
-        axis.set_yticks(range(len(names)), names)
+        axis.set_yticks(range(len(names)), names if axis is axes[0][0] else [""] * len(names))
         axis.set_title(each.arm)
         for i, row in enumerate(each.matrix):
             for j, value in enumerate(row):
