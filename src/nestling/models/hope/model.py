@@ -23,6 +23,11 @@ from nestling.models.hope.contexts import Starts, context_starts, ends_in_paddin
 __all__ = ["HopeForCausalLM", "HopeModel", "HopePreTrainedModel"]
 
 
+# Maps of mixers that begin as small as all other maps of the model. What a mixer adds would drown the embeddings
+# otherwise, and the model would learn far more slowly.
+SMALL = ("output.weight", "pairs.weight")
+
+
 class HopePreTrainedModel(PreTrainedModel):
     """What the Hope models share: how weights begin, and what transformers may do with them."""
 
@@ -42,7 +47,7 @@ class HopePreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Normal weights; mixers begin as they do by themselves. Loaded tensors are left alone by `init`."""
+        """Normal weights; mixers begin as they do by themselves, but for SMALL. `init` leaves loaded tensors alone."""
         std = self.config.initializer_range
         if isinstance(module, nn.RMSNorm):
             init.ones_(cast(Tensor, module.weight))
@@ -66,7 +71,10 @@ class HopePreTrainedModel(PreTrainedModel):
         }
         fresh = dict(make_mixer(self.config, block.layer).named_parameters()) if missing else {}
         for name, parameter in missing.items():
-            init.copy_(parameter, fresh[name].to(parameter))
+            if name.endswith(SMALL):
+                init.normal_(parameter, std=self.config.initializer_range)
+            else:
+                init.copy_(parameter, fresh[name].to(parameter))
 
     def _init_continuum(self, memory: ContinuumMemory, std: float) -> None:
         if memory.aggregate is not None:
