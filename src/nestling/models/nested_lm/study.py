@@ -156,6 +156,7 @@ class Reads(ABC):
     model: nn.Module
     _study: Study
     _corrections: Corrections
+    _wording: Wording
 
     def read(self, text: str | Iterable[str], *, progress: Callable[[int], None] | None = None) -> Reading:
         """Go on learning from running text, chunk by chunk: each is predicted, then learned. Whole or not at all.
