@@ -50,7 +50,7 @@ def test_what_was_taught_in_the_terminal_is_there_after_a_restart(
 ) -> None:
     language_model().save_pretrained(tmp_path / "tiny")
     tokenizer().save_pretrained(tmp_path / "tiny")
-    monkeypatch.setattr("nestling.models.nested_lm.learner.NestedLM._guard", lambda self, draft: None)
+    monkeypatch.setattr("nestling.models.nested_lm.guard.Guard.check", lambda self, draft, frames: None)
     shell = [
         "nestling",
         "chat",

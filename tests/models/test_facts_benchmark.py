@@ -20,7 +20,7 @@ from nestling.recipes.facts.relations import HOP
 @pytest.fixture
 def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a random model over bytes every text is alike, so the guard against drift would refuse each lesson."""
-    monkeypatch.setattr("nestling.models.nested_lm.learner.NestedLM._guard", lambda self, draft: None)
+    monkeypatch.setattr("nestling.models.nested_lm.guard.Guard.check", lambda self, draft, frames: None)
 
 
 def test_facts_are_the_same_for_a_seed_and_no_wording_is_the_taught_one() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from nestling.models.nested_lm.corrections import Corrections
 from nestling.models.nested_lm.frames import Frames, calibrate
 from nestling.models.nested_lm.guard import Guard, compare
 from nestling.models.nested_lm.lesson import Capacity, Lesson, Recall, Receipt, Snapshot, Stored, fingerprint
+from nestling.models.nested_lm.lessons import Lessons
 from nestling.models.nested_lm.level_saving import levels_path
 from nestling.models.nested_lm.measured import measured, model_hash
 from nestling.models.nested_lm.reader import Reader
@@ -31,7 +33,6 @@ from nestling.models.nested_lm.writing import Draft, Writer
 __all__ = ["NestedLM"]
 
 EARLY, LATE = 0.2, 0.93
-_NEARLY_FULL = 0.9
 
 Taught = str | tuple[str, str] | Sequence[Message]
 Prompt = str | Sequence[Message]
@@ -65,7 +66,6 @@ class NestedLM(Reads):
             raise InputError(f"max_associations: expected at least 1, got {max_associations}")
         depth = len(find_blocks(model))
         self.model, self.tokenizer = model, tokenizer
-        self.max_associations = max_associations
         self._wording = Wording(tokenizer)
         early = min(depth, max(1, round(EARLY * depth)))
         self._taps = Taps(model, early, max(early, round(LATE * depth)), self._correct)
@@ -74,7 +74,7 @@ class NestedLM(Reads):
         self._reader: Reader | None = None
         self._writer: Writer | None = None
         self._rails = Guard(self._taps, self._wording, self._corrections, max_drift)
-        self._stored: dict[str, Stored] = {}
+        self._lessons = Lessons(limit=max_associations)
         self._path = None if memory is None else Path(memory).expanduser()
         self._study = Study(
             model,
@@ -103,16 +103,9 @@ class NestedLM(Reads):
         self.prepare()
         began = time.perf_counter()
         draft = self._draft(taught)
-        self._guard(draft)
-        replaced, warnings = self._compare(draft)
-        kept = {id_: each for id_, each in self._stored.items() if id_ not in replaced}
-        used = sum(len(each.associations) for each in kept.values()) + len(draft.associations)
-        if used > self.max_associations:
-            raise InputError(
-                f"the memory is full: {used} associations of {self.max_associations}; forget something or raise it"
-            )
-        if used >= _NEARLY_FULL * self.max_associations:
-            warnings.append(f"the memory is nearly full: {used} of {self.max_associations} associations")
+        self._rails.check(draft, self._ready().frames)
+        replaced, warnings = compare(draft, self._lessons.owners, self._lessons.associations)
+        kept = self._lessons.without(replaced)
         lesson = Lesson(
             id=fingerprint(draft.associations)[:12],
             tags=tuple(tags),
@@ -123,8 +116,11 @@ class NestedLM(Reads):
             replaced=tuple(replaced),
             warnings=tuple(warnings),
         )
-        kept[lesson.id] = Stored(lesson, draft.associations)
-        self._change(kept)
+        more = kept.with_more([Stored(lesson, draft.associations)])
+        if nearly_full := more.warnings():
+            lesson = replace(lesson, warnings=(*lesson.warnings, *nearly_full))
+            more = kept.with_more([Stored(lesson, draft.associations)])
+        self._change(more)
         return lesson
 
     @torch.no_grad()
@@ -139,7 +135,7 @@ class NestedLM(Reads):
         if options.get("num_beams", 1) != 1 or options.get("num_return_sequences", 1) != 1:
             raise InputError("generate answers with one sequence: leave num_beams and num_return_sequences at 1")
         ids = torch.tensor([self._wording.prompt(prompt, raw)], device=self._corrections.device)
-        options = {"do_sample": False, "pad_token_id": self._pad(), **options}
+        options = {"do_sample": False, "pad_token_id": self._wording.pad(), **options}
         if not raw and not self._wording.has_template:
             options.setdefault("eos_token_id", self._wording.line_ends())
         model: Any = self.model
@@ -166,12 +162,12 @@ class NestedLM(Reads):
         """Lessons that opened during the last pass or `generate`, with their scores in (0, 1], in order."""
         if self._reader is None:
             return []
-        owners = self._owners()
+        owners = self._lessons.owners
         return [(owners[firing.association], firing.score) for firing in self._reader.fired]
 
     def lessons(self) -> list[Lesson]:
         """All lessons, oldest first."""
-        return [each.lesson for each in self._stored.values()]
+        return self._lessons.facts
 
     def forget(self, lesson: Lesson | Reading | str) -> Receipt:
         """Delete a lesson or a reading: afterwards the memory equals, to the bit, one that never saw it.
@@ -180,27 +176,27 @@ class NestedLM(Reads):
         """
         id_ = lesson if isinstance(lesson, str) else lesson.id
         before = self.hash()
-        if id_ not in self._stored:
+        if id_ in self._lessons:
+            self._change(self._lessons.without([id_]))
+        else:
             self._study.forget(id_)
-            return Receipt(id_, before, self.hash(), len(self._stored))
-        self._change({key: each for key, each in self._stored.items() if key != id_})
-        return Receipt(id_, before, self.hash(), len(self._stored))
+        return Receipt(id_, before, self.hash(), len(self._lessons))
 
     def hash(self) -> str:
         """SHA-256 of everything learned, in any order."""
-        parts = sorted(each.fingerprint for each in self._stored.values())
+        parts = sorted(each.fingerprint for each in self._lessons.stored)
         return hashlib.sha256("".join([*parts, self._study.state.hash()]).encode()).hexdigest()
 
     def snapshot(self) -> Snapshot:
         """What is known now."""
-        return Snapshot(tuple(self._stored.values()), self.hash(), self._study.state)
+        return Snapshot(self._lessons.stored, self.hash(), self._study.state)
 
     def rollback(self, snapshot: Snapshot) -> None:
         """Know again what was known at the snapshot."""
         read = self._study.state
         self._study.change(snapshot.read)
         try:
-            self._change({each.lesson.id: each for each in snapshot.stored})
+            self._change(Lessons(snapshot.stored, limit=self._lessons.limit))
         except BaseException:
             self._study.change(read)
             raise
@@ -212,9 +208,7 @@ class NestedLM(Reads):
         """
         if self.model_hash() != other.model_hash():
             raise InputError("expected a learner on the same pretrained model: keys of another one mean nothing here")
-        together = {**self._stored, **other._stored}
-        if (used := sum(len(each.associations) for each in together.values())) > self.max_associations:
-            raise InputError(f"the memory would be full: {used} associations of {self.max_associations}")
+        together = self._lessons.with_more(other._lessons.stored)
         self._frames = self._frames or other._frames
         self._change(together)
 
@@ -223,15 +217,13 @@ class NestedLM(Reads):
         table = self._reader.table if self._reader is not None else None
         if table is None:
             return Recall(0, 0, ())
-        owners = self._owners()
+        owners = self._lessons.owners
         lost = [owners[n] for n in range(len(owners)) if not table.opens_itself(n)]
         return Recall(len(owners), len(owners) - len(lost), tuple(dict.fromkeys(lost)))
 
     def capacity(self) -> Capacity:
         """How full the memory is."""
-        stored = self._stored.values()
-        used = sum(len(each.associations) for each in stored)
-        return Capacity(used, self.max_associations, sum(each.lesson.num_bytes for each in stored))
+        return self._lessons.capacity()
 
     def save(self, path: str | Path) -> None:
         """Write the memory, not the model, to one file, and what was read beside it; each whole or not at all."""
@@ -249,9 +241,8 @@ class NestedLM(Reads):
         if path.exists() or not levels_path(path).exists():  # only read, never taught: there is no memory file
             frames, stored = read_memory(path, model=self.model_hash())
             self._frames, self._reader = frames.to(device), None
-        self._stored = {
-            each.lesson.id: Stored(each.lesson, tuple(pair.to(device) for pair in each.associations)) for each in stored
-        }
+        moved = (Stored(each.lesson, tuple(pair.to(device) for pair in each.associations)) for each in stored)
+        self._lessons = Lessons(moved, limit=self._lessons.limit)
         self._refresh()
         self._study.load(path)
 
@@ -274,33 +265,21 @@ class NestedLM(Reads):
         messages, answer = question_and_answer(taught)
         return writer.question(messages, answer)
 
-    def _guard(self, draft: Draft) -> None:
-        """Refuse what is not finite or costs ordinary prose too much."""
-        self._rails.check(draft, self._ready().frames)
-
-    def _compare(self, draft: Draft) -> tuple[list[str], list[str]]:
-        stored = [pair for each in self._stored.values() for pair in each.associations]
-        return compare(draft, self._owners(), stored)
-
-    def _owners(self) -> list[str]:
-        """The lesson of each association, in order."""
-        return [id_ for id_, each in self._stored.items() for _ in each.associations]
-
-    def _change(self, stored: dict[str, Stored]) -> None:
-        before, self._stored = self._stored, stored
+    def _change(self, lessons: Lessons) -> None:
+        before, self._lessons = self._lessons, lessons
         try:
             if self._path is not None:
                 self._write(self._path)
         except BaseException:
-            self._stored = before
+            self._lessons = before
             raise
         self._refresh()
 
     def _write(self, path: Path) -> None:
-        write_memory(path, model=self.model_hash(), frames=self._ready().frames, stored=list(self._stored.values()))
+        write_memory(path, model=self.model_hash(), frames=self._ready().frames, stored=list(self._lessons.stored))
 
     def _refresh(self) -> None:
-        self._ready().replace([each for stored in self._stored.values() for each in stored.associations])
+        self._ready().replace(self._lessons.associations)
 
     def _ready(self) -> Reader:
         """The reader; the model is measured when it is first needed."""
@@ -318,9 +297,3 @@ class NestedLM(Reads):
         if self._reader is None or self._study.levels.busy:
             return None
         return self._reader.correct(early, late, fresh)
-
-    def _pad(self) -> int:
-        for name in ("pad_token_id", "eos_token_id"):
-            if (found := getattr(self.tokenizer, name, None)) is not None:
-                return int(found)
-        return 0

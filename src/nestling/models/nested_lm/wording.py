@@ -76,6 +76,13 @@ class Wording:
         end = self.tokenizer.eos_token_id
         return [*([] if end is None else [int(end)]), *(line if len(line) == 1 else [])]
 
+    def pad(self) -> int:
+        """A token that fills up rows: any, where the tokenizer has none for it."""
+        for name in ("pad_token_id", "eos_token_id"):
+            if (found := getattr(self.tokenizer, name, None)) is not None:
+                return int(found)
+        return 0
+
     def _ids(self, text: str) -> list[int]:
         return [int(each) for each in self.tokenizer(text, add_special_tokens=False)["input_ids"]]
 
