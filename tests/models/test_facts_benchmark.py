@@ -179,6 +179,7 @@ def test_each_way_of_tuning_learns_a_fact(kind, rate: float) -> None:
     model = language_model()
     before = [each.clone() for each in model.parameters()]
     arm = kind(model, tokenizer())
+    arm.STRENGTH = 1e3  # of EWC; for a model this small
     arm.optimizer.param_groups[0]["lr"] = rate
     for _ in range(10):
         arm.teach(fact.question, fact.answer)
@@ -228,6 +229,10 @@ def test_retrieval_puts_the_nearest_note_in_the_prompt_and_no_far_one(monkeypatc
     arm = Retrieval(language_model(), tokenizer())
     for fact in facts:
         arm.teach(fact.question, fact.answer)
-    assert arm.chosen(facts[1].wordings[0]) == [f"{facts[1].question} {facts[1].answer}"]
+    assert arm.chosen(facts[1].wordings[0]) == [(facts[1].question, facts[1].answer)]
     arm.LEAST = 1.1
     assert arm.chosen(facts[1].wordings[0]) == []
+    arm.LEAST = 0.5
+    asked, plain = arm._messages(facts[1].wordings[0]), arm.wording.raw(facts[1].wordings[0])
+    assert [each["content"] for each in asked] == [facts[1].question, facts[1].answer, facts[1].wordings[0]]
+    assert arm.prompt(facts[1].wordings[0], raw=True)[-len(plain) :] == plain

@@ -1,4 +1,4 @@
-"""Chatbots that keep text: all notes in the prompt, or the one nearest to the question."""
+"""Chatbots that keep text: all that was taught in the prompt, or what is nearest to the question."""
 
 from __future__ import annotations
 
@@ -14,23 +14,27 @@ from nestling.streams.sentence_features import load_encoder, mean_unit
 
 __all__ = ["Notes", "Retrieval"]
 
-SYSTEM = "Use these notes to answer."
+Note = tuple[str, str]
 
 
 class Notes(Plain):
-    """The text-memory chatbot: every fact is a line of the system message, and the prompt grows."""
+    """The text-memory chatbot: every fact is an earlier turn of the conversation, and the prompt grows.
 
-    summary: ClassVar[str] = "notes in the prompt"
+    A small model uses turns of question and answer better than lines of a system message: of 20 development facts with
+    the right note alone, it answered 11 with turns and 2 with lines in the taught wording, 6 and 0 in another one.
+    """
+
+    summary: ClassVar[str] = "notes in the prompt, as earlier turns"
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         super().__init__(model, tokenizer)
-        self.notes: list[str] = []
+        self.notes: list[Note] = []
 
     def teach(self, question: str, answer: str) -> None:
         """Write a note."""
-        self.notes.append(f"{question} {answer}")
+        self.notes.append((question, answer))
 
-    def chosen(self, question: str) -> Sequence[str]:
+    def chosen(self, question: str) -> Sequence[Note]:
         """Notes for the prompt."""
         del question
         return self.notes
@@ -38,18 +42,18 @@ class Notes(Plain):
     def prompt(self, question: str, raw: bool) -> list[int]:
         """The notes and the question; a sentence to be completed follows the notes as text."""
         if raw:
-            return self.wording.raw("\n".join([*self.chosen(question), question]))
+            return self.wording.raw("\n".join([*map(" ".join, self.chosen(question)), question]))
         return super().prompt(question, raw)
 
     def num_bytes(self) -> int:
         """The notes as UTF-8."""
-        return sum(len(each.encode()) + 1 for each in self.notes)
+        return sum(len(part.encode()) + 1 for each in self.notes for part in each)
 
     def _messages(self, question: str) -> list[Message]:
-        chosen = self.chosen(question)
-        if not chosen:
-            return super()._messages(question)
-        return [{"role": "system", "content": "\n".join([SYSTEM, *chosen])}, *super()._messages(question)]
+        turns: list[Message] = []
+        for asked, answer in self.chosen(question):
+            turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+        return [*turns, *super()._messages(question)]
 
 
 class Retrieval(Notes):
@@ -71,9 +75,9 @@ class Retrieval(Notes):
     def teach(self, question: str, answer: str) -> None:
         """Write a note and its vector."""
         super().teach(question, answer)
-        self._kept.append(self._encode(self.notes[-1]))
+        self._kept.append(self._encode(f"{question} {answer}"))
 
-    def chosen(self, question: str) -> Sequence[str]:
+    def chosen(self, question: str) -> Sequence[Note]:
         """The nearest note, or none."""
         if not self._kept:
             return []

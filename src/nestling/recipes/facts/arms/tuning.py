@@ -81,8 +81,8 @@ class Lora(FineTuning):
     Source: Hu et al., LoRA, ICLR 2022.
     """
 
-    summary: ClassVar[str] = "LoRA by peft: rank 16 on all linear maps, AdamW 1e-3, else as fine-tuning"
-    LR: ClassVar[float] = 1e-3
+    summary: ClassVar[str] = "LoRA by peft: rank 16 on all linear maps, AdamW 2e-4, else as fine-tuning"
+    LR: ClassVar[float] = 2e-4
     RANK: ClassVar[int] = 16
 
     def _trainable(self, model: Any) -> Any:
@@ -130,8 +130,8 @@ class EWC(FineTuning):
     Source: Kirkpatrick et al. 2017; one running F as in online EWC, Schwarz et al. 2018, without its decay.
     """
 
-    summary: ClassVar[str] = "fine-tuning with the penalty of online EWC, strength 1e3"
-    STRENGTH: ClassVar[float] = 1e3
+    summary: ClassVar[str] = "fine-tuning with the penalty of online EWC, strength 1e7"
+    STRENGTH: ClassVar[float] = 1e7
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         super().__init__(model, tokenizer)
