@@ -15,6 +15,7 @@ from nestling.recipes.files import make_folder, write_atomically
 from nestling.recipes.machine import describe_machine, describe_versions
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#B8A500", "#7F7F7F")
+NOTES = "\n## Notes\n"
 HEADS = ("validation, 1x", "test, 1x", "test, 4x", "seeds", "learning rate", "parameters", "tokens/s")
 
 
@@ -28,8 +29,16 @@ def write_pages(results: list[dict[str, Any]], folder: Path, *, ablation: bool) 
     content = {"machine": describe_machine(), "versions": describe_versions(), "rows": rows, "runs": results}
     write_atomically(folder / f"{name}.json", json.dumps(content, indent=1).encode())
     write_atomically(folder / f"{name}.png", picture(results, rows))
-    write_atomically(folder / f"{name}.md", page(rows, results, name).encode())
-    print(page(rows, results, name))
+    path = folder / f"{name}.md"
+    text = page(rows, results, name) + notes_of(path)
+    write_atomically(path, text.encode())
+    print(text)
+
+
+def notes_of(path: Path) -> str:
+    """What people wrote at the end of the page that is there, which stays."""
+    _, heading, notes = path.read_text().partition(NOTES) if path.exists() else ("", "", "")
+    return heading + notes
 
 
 def rows_of(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
