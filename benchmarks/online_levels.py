@@ -98,7 +98,7 @@ def rows_of(reader: Reader, models: list[Path], texts: list[Path], how: tuple[in
         gains = [1 - moving.second / still.second for still, moving in pairs]
         rows.append(
             {
-                "text": text.stem,
+                "text": f"{text.parent.name}/{text.stem}",
                 "static": [still.second for still, _ in pairs],
                 "static_first": [still.first for still, _ in pairs],
                 "online": [moving.second for _, moving in pairs],
