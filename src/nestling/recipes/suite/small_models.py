@@ -39,7 +39,7 @@ class Sizes:
 
 
 def _spread(sizes: Sizes) -> float:
-    """Of initial weights: with the 0.02 of large models, one this narrow says nearly nothing and often learns nothing."""
+    """Of initial weights: with the 0.02 of large models, one this narrow says nearly nothing and may never learn."""
     return sizes.width**-0.5
 
 
