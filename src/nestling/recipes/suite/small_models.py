@@ -38,11 +38,6 @@ class Sizes:
             raise InputError(f"sizes: expected width a multiple of 8 and of heads, layers >= 1, got {self}")
 
 
-def _spread(sizes: Sizes) -> float:
-    """Of initial weights: with the 0.02 of large models, one this narrow says nearly nothing and may never learn."""
-    return sizes.width**-0.5
-
-
 Build = Callable[[int, Sizes, int], Any]
 
 
@@ -63,7 +58,6 @@ def _hope(mixer: str) -> Build:
                 update_periods=[64, 256],
                 mixer_types=[mixer],
                 mixer_options={} if mixer == "attention" else {mixer: options},
-                initializer_range=_spread(sizes),
             )
         )
 
@@ -81,7 +75,6 @@ def _llama(vocab_size: int, sizes: Sizes, free: int) -> Any:
             num_attention_heads=sizes.heads,
             num_key_value_heads=sizes.heads,
             intermediate_size=2 * free,
-            initializer_range=_spread(sizes),
             tie_word_embeddings=True,
         )
     )
