@@ -22,14 +22,17 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
+from language_models_page import notes_of
 from nestling.models.hope import HopeForCausalLM, read
 from nestling.recipes.files import make_folder, write_atomically
+from nestling.recipes.language.evaluate import Text, evaluate_text
 from nestling.recipes.language.load import find_model, quiet_transformers
 from nestling.recipes.machine import describe_machine
 
 RATES = (0.1, 0.3, 1.0, 3.0)
 SHORTEST = (32, 128, 512)
 TIMES = 4
+LENGTH = 512
 STATIC = (0, 0.0)
 
 
@@ -66,6 +69,17 @@ class Reader:
             print(found, flush=True)
         return Cell(**json.loads(path.read_text()))
 
+    def static_in_contexts(self, model: Path, text: Path) -> float:
+        """Bits per byte of the second half with standing levels in fresh contexts of the length of training."""
+        path = self.out / f"{model.parent.name}-{text.parent.name}-{text.stem}-{self.tokens}-contexts.json"
+        if not path.exists():
+            with quiet_transformers():
+                loaded = AutoModelForCausalLM.from_pretrained(find_model(str(model))).eval()
+            ids = torch.tensor(list(text.read_bytes()[: self.tokens + 1]))[self.tokens // 2 :]
+            found = evaluate_text(loaded, Text(ids=ids, bytes=(ids < 256).long()), length=LENGTH, memory="frozen")
+            write_atomically(path, json.dumps(found.bits_per_byte).encode())
+        return json.loads(path.read_text())
+
     def _losses(self, model: Path, text: Path, shortest: int, rate: float) -> torch.Tensor:
         options: dict[str, Any] = (
             {"update_periods": [shortest * TIMES**level for level in range(4)]} if shortest else {}
@@ -95,6 +109,7 @@ def rows_of(reader: Reader, models: list[Path], texts: list[Path], how: tuple[in
     rows = []
     for text in texts:
         pairs = [(reader.read(model, text, *STATIC), reader.read(model, text, *how)) for model in models]
+        short = [reader.static_in_contexts(model, text) for model in models]
         gains = [1 - moving.second / still.second for still, moving in pairs]
         rows.append(
             {
@@ -104,6 +119,8 @@ def rows_of(reader: Reader, models: list[Path], texts: list[Path], how: tuple[in
                 "online": [moving.second for _, moving in pairs],
                 "online_first": [moving.first for _, moving in pairs],
                 "gain": gains,
+                "static_in_contexts": short,
+                "gain_in_contexts": [1 - moving.second / bits for (_, moving), bits in zip(pairs, short)],
             }
         )
     return rows
@@ -123,12 +140,13 @@ def page(reader: Reader, chosen: argparse.Namespace, how: tuple[int, float], row
         "",
         f"Chosen: first level every {how[0]} bytes, each further one {TIMES} times as long, inner rate {how[1]:g}.",
         "",
-        "| text | static | moving | saved | first half, static and moving |",
-        "|---|---|---|---|---|",
+        f"| text | static | moving | saved | static, contexts of {LENGTH} | saved | first half: static, moving |",
+        "|---|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {row['text']} | {_spread(row['static'])} | {_spread(row['online'])} | "
-        f"{_spread([100 * gain for gain in row['gain']], 1)} % | "
+        f"{_spread([100 * gain for gain in row['gain']], 1)} % | {_spread(row['static_in_contexts'])} | "
+        f"{_spread([100 * gain for gain in row['gain_in_contexts']], 1)} % | "
         f"{_spread(row['static_first'])}, {_spread(row['online_first'])} |"
         for row in rows
     ]
@@ -171,7 +189,8 @@ def main() -> None:
     text = page(reader, chosen, how, rows)
     print(text)
     if chosen.write is not None:
-        write_atomically(chosen.write / "online_levels.md", text.encode())
+        path = chosen.write / "online_levels.md"
+        write_atomically(path, (text + notes_of(path)).encode())
         content = {"machine": describe_machine(), "chosen": how, "rows": rows}
         write_atomically(chosen.write / "online_levels.json", json.dumps(content, indent=1).encode())
 
