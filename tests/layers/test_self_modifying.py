@@ -34,6 +34,14 @@ VARIANTS = {
     "negative eigenvalues, explicit": {"negative_eigenvalues": True, "dgd": "explicit"},
     "negative eigenvalues, no DGD": {"negative_eigenvalues": True, "dgd": "off"},
     "negative eigenvalues, momentum": {"negative_eigenvalues": True, "momentum": True},
+    "decay to the start": {"decay_to": "initial"},
+    "decay to the start, explicit": {"decay_to": "initial", "dgd": "explicit", "gate": 0.3},
+    "decay to the start, printed": {"decay_to": "initial", "dgd": "explicit", "gradient": "anchor", "read": "anchor"},
+    "decay to the start, anchored": {"decay_to": "initial", "gradient": "anchor", "limit": None},
+    "decay to the start, momentum": {"decay_to": "initial", "momentum": True, "conv_width": 1},
+    "decay to the start, no DGD": {"decay_to": "initial", "dgd": "off", "span_ratio": 1.0},
+    "decay to the start, two sizes": {"decay_to": "initial", "memory_chunk_size": 3, "negative_eigenvalues": True},
+    "decay to the start, static key": {"decay_to": "initial", "adaptive": ("value", "eta")},
     "gated output": {"output": "gated"},
     "normed output, anchor reads": {"output": "normed", "read": "anchor"},
     "longer chunks of the memory": {"memory_chunk_size": 6},
@@ -43,7 +51,7 @@ KINDS = ("matrix", "mlp")
 EVERY = [pytest.param(options, id=name) for name, options in VARIANTS.items()] + [
     pytest.param({"kind": "mlp", "hidden": 8, **options}, id=f"mlp, {name}")
     for name, options in VARIANTS.items()
-    if not {"gradient", "negative_eigenvalues"} & set(options) and name not in ("static value", "no convolution")
+    if not {"gradient", "negative_eigenvalues", "decay_to"} & set(options) and name not in ("static value", "no convolution")
 ]
 
 

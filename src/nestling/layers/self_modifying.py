@@ -49,7 +49,9 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
     - L2 with DGD erases twice, so a pair seen again and again settles half way: at vhat / 2 for a matrix, at
       (k + vhat) / 2 for a residual memory. Explicit rates are at most alpha / 2, so that alpha - 2 eta >= 0.
     - Matrix memories have no source but their initial state, so a new layer writes and forgets slowly: head h keeps
-      about 1 / e of its start for span 2^(3 h / (H - 1)) tokens, and learns its rates from there.
+      about 1 / e of its start for span * span_ratio^(h / (H - 1)) tokens, and learns its rates from there.
+    - decay_to "initial" decays and erases the deviation from the initial memory, M - M_0, in place of M. The start is
+      then never lost, so heads may forget within a few tokens.
 
     Source: NL 8, eq. 83-93.
 
@@ -72,6 +74,10 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         limit: largest length of a target, in front of the common initial factor for matrices; None does not limit.
         span: tokens that the fastest head remembers at the start, > 1.
         negative_eigenvalues: whether a write may turn what stands along its key around, see `Options`; matrix only.
+        decay_to: "zero" as printed, or "initial", see `Options`; matrix only.
+        span_ratio: how many times as long the slowest head remembers at the start, >= 1.
+        gate: share of a token's own direction that is written at the start, in (0, 1); None is what keeps a head's
+            start for its span.
         seed: of the initial memories.
     """
 
@@ -96,6 +102,9 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         limit: float | None = 4.0,
         span: float = 2.0**15,
         negative_eigenvalues: bool = False,
+        decay_to: str = "zero",
+        span_ratio: float = 8.0,
+        gate: float | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(dim=dim, num_heads=num_heads, head_dim=head_dim)
@@ -115,6 +124,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
             adaptive=tuple(adaptive),
             limit=limit,
             negative_eigenvalues=negative_eigenvalues,
+            decay_to=decay_to,
         )
         self.conv_width, self.width = conv_width, num_heads * self.head_dim
         self.memories = KINDS[kind](
@@ -128,7 +138,10 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         static_query = not self.how.adaptive_query
         self.input = nn.Linear(dim, (1 + static_query) * self.width, bias=False)
         self.momentum = nn.Linear(dim, num_heads) if momentum else None
-        self.rate_bias = nn.Parameter(_rate_bias(num_heads, self.head_dim, span, self.how))
+        if not span_ratio >= 1 or (gate is not None and not 0 < gate < 1):
+            raise InputError(f"expected span_ratio >= 1 and gate None or in (0, 1), got {span_ratio} and {gate}")
+        spans = [span * span_ratio ** (head / max(1, num_heads - 1)) for head in range(num_heads)]
+        self.rate_bias = nn.Parameter(_rate_bias(spans, self.head_dim, gate, self.how))
         convolved = conv_width > 1
         taps = random_taps(conv_width, num_heads, 3 * self.head_dim).transpose(0, 1).contiguous()
         self.taps = nn.Parameter(taps) if convolved else None
@@ -191,8 +204,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         parts = zip(*(_split(part, lengths) for part in (view, query[0] if query else None, momentum)), steps)
         for z, q, mu, (_, position) in parts:
             if aligned and self.is_fused:
-                fixed = (self.how.dgd, self.how.limit, self.how.negative_eigenvalues)
-                read, after, tail = FusedChunk.apply(z, q, memory[0].mT, maps.adaptive, bias, taps, tail, *fixed)
+                read, after, tail = FusedChunk.apply(z, q, memory[0].mT, maps.adaptive, bias, taps, tail, self.how)
                 memory = (after.mT,)
             else:
                 raw = self.memories.project(z, anchor, maps)
@@ -243,7 +255,10 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
 
     def named_memories(self, state: SelfModifyingState) -> dict[str, Weights]:
         """The weights of every memory of a state by name (key, value, eta, alpha, memory), each [B, H, out, in]."""
-        return self.memories.materialise(state.memory)
+        memory = state.memory
+        if self.how.keeps_start:
+            memory = (memory[0] + torch.eye(self.head_dim).to(memory[0]).repeat(memory[0].shape[-2] // self.head_dim, 1),)
+        return self.memories.materialise(memory)
 
     def _by_head(self, tokens: Tensor) -> Tensor:
         """[B, T, H K] to [R, T, K]."""
@@ -284,14 +299,13 @@ def _steps(length: int, position: list[list[int]], sizes: tuple[int, int]) -> li
     return steps
 
 
-def _rate_bias(num_heads: int, width: int, span: float, how: Options) -> Tensor:
+def _rate_bias(spans: Sequence[float], width: int, gate: float | None, how: Options) -> Tensor:
     """Logits [H, rates]: decay takes 1 / span per token, and the erase of a token 1 / span of the K directions."""
     biases = []
-    for head in range(num_heads):
-        tokens = span * 2 ** (3 * head / max(1, num_heads - 1))
+    for tokens in spans:
         twice = how.dgd == "implicit" or how.negative_eigenvalues
-        gate = min(0.5, width / tokens * (0.5 if twice else 1))
-        rates = {"eta": _logit(gate), "alpha": -_logit(1 / tokens)}
+        kept = min(0.5, width / tokens * (0.5 if twice else 1)) if gate is None else gate
+        rates = {"eta": _logit(kept), "alpha": -_logit(1 / tokens)}
         biases.append([rates[name] for name in how.rates])
     return torch.tensor(biases)
 

@@ -11,7 +11,9 @@ and `MatrixMemories.write` with gradients at the current memory, causal reads an
 
     implicit  w = h / (1 + h |k|^2), e = 2 w;     explicit  w = alpha h / 2, e = h;     off  w = alpha h, e = h
 
-With negative eigenvalues h is any number > 0 (implicit), or w and e are twice as large.
+With negative eigenvalues h is any number > 0 (implicit), or w and e are twice as large. With decay_to "initial" S holds
+the deviation (G - I)^T: z S, V S and the first term of y get z, V and Q added, and diag(w) K is taken from the right-hand
+side.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from nestling.layers.self_modifying_options import LARGEST_LOGIT, eta_gate
+from nestling.layers.self_modifying_options import LARGEST_LOGIT, Options, eta_gate
 from nestling.memory.short_convolution import convolve_backward, convolve_forward
 from nestling.ops.unit_vectors import SMALLEST
 
@@ -37,7 +39,7 @@ LOWEST_SPAN = -60.0
 
 
 class FusedChunk(torch.autograd.Function):
-    """(view, query [R, C, K], S, W, bias, taps, tail, dgd, limit, negative_eigenvalues) -> (y, S, tail)."""
+    """(view, query [R, C, K], S, W, bias, taps, tail, how) -> (y, S, tail)."""
 
     @staticmethod
     def forward(
@@ -49,13 +51,11 @@ class FusedChunk(torch.autograd.Function):
         bias: Tensor,
         taps: Tensor,
         tail: Tensor,
-        dgd: str,
-        limit: float | None,
-        negative_eigenvalues: bool,
+        how: Options,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Answers before M_memory,0, the state and the tail after the chunk."""
         rows, length, width = view.shape
-        seen_from = torch.bmm(view, state)
+        seen_from = torch.baddbmm(view, view, state) if how.keeps_start else torch.bmm(view, state)
         raw = torch.bmm(seen_from, maps)
         raw_key, raw_value, logits = raw.split((width, width, 2), dim=-1)
         seen = torch.cat([tail, torch.cat([raw_key, query, raw_value], dim=-1)], dim=1)
@@ -66,35 +66,42 @@ class FusedChunk(torch.autograd.Function):
         key = stacked[:, :length]
 
         logits = logits + bias
-        gate = eta_gate(logits[..., :1], dgd, negative_eigenvalues)
+        gate = eta_gate(logits[..., :1], how.dgd, how.negative_eigenvalues)
         log_alpha = F.logsigmoid(logits[..., 1:]).clamp_(min=LOWEST_LOG)
-        write, share = _write_and_share(gate, log_alpha, key, dgd, 2.0 if negative_eigenvalues else 1.0)
+        write, share = _write_and_share(gate, log_alpha, key, how.dgd, 2.0 if how.negative_eigenvalues else 1.0)
         total = log_alpha.cumsum(1)
         start = total.clamp(min=LOWEST_SPAN).exp_()
         decay = (total - total.mT).clamp_(min=LOWEST_SPAN, max=0).exp_().tril_()
 
         read = torch.bmm(stacked, state)
         target = read[:, 2 * length :]
-        factor = _factor(target, limit)
+        if how.keeps_start:
+            target += stacked[:, 2 * length :]
+        factor = _factor(target, how.limit)
         products = torch.bmm(stacked[:, : 2 * length], key.mT.contiguous())
         lower, scores = products[:, :length].mul_(decay), products[:, length:].mul_(decay)
         push = target * (write if factor is None else write * factor)
         push.addcmul_(read[:, :length], share * start, value=-1)
+        if how.keeps_start:
+            push.addcmul_(key, write, value=-1)
         push = torch.linalg.solve_triangular(lower * share, push, upper=False, unitriangular=True)
         answer = torch.baddbmm(start * read[:, length : 2 * length], scores, push)
+        if how.keeps_start:
+            answer += stacked[:, length : 2 * length]
         kept = key * decay[:, -1, :, None]
         after = torch.baddbmm(state * start[:, -1:], kept.mT, push)
         ctx.save_for_backward(
             view, state, maps, taps, seen_from, seen, size, stacked, gate, log_alpha, write, share, start, decay, read,
             products, push, factor,
         )  # fmt: skip
-        ctx.dgd, ctx.limit, ctx.negative_eigenvalues = dgd, limit, negative_eigenvalues
+        ctx.how = how
         return answer, after, seen[:, length:].clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Gradients of view, query, S, W, bias, taps and tail."""
+        how: Options = ctx.how
         (view, state, maps, taps, seen_from, seen, size, stacked, gate, log_alpha, write, share, start, decay, read,
          products, push, factor) = ctx.saved_tensors  # fmt: skip
         grad_answer, grad_after, grad_tail = grads
@@ -132,10 +139,16 @@ class FusedChunk(torch.autograd.Function):
         if factor is None:
             torch.mul(solved, write, out=grad_read[:, 2 * length :])
         else:
-            shorten = grad_write * write * torch.where(factor < 1, factor * (factor / ctx.limit) ** 2, 0)
+            assert how.limit is not None
+            shorten = grad_write * write * torch.where(factor < 1, factor * (factor / how.limit) ** 2, 0)
             grad_read[:, 2 * length :] = solved * (write * factor) - target * shorten
             grad_write = grad_write * factor
         grad_stacked[:, 2 * length :] = 0
+        if how.keeps_start:
+            grad_stacked[:, :length].addcmul_(solved, write, value=-1)
+            grad_stacked[:, length : 2 * length] += grad_answer
+            grad_stacked[:, 2 * length :] = grad_read[:, 2 * length :]
+            grad_write = grad_write - _dot(solved, key)
         grad_stacked.baddbmm_(grad_read, state.mT.contiguous())
         grad_state = torch.baddbmm(grad_after * start[:, -1:], stacked.mT, grad_read)
         grad_key = grad_stacked[:, :length]
@@ -148,19 +161,18 @@ class FusedChunk(torch.autograd.Function):
         grad_made = (grad_made / size).flatten(2)
         grad_seen, grad_taps = convolve_backward(grad_made, seen, taps)
         grad_seen[:, length:] += grad_tail
-        grad_logits = _grad_logits(
-            gate, log_alpha, grad_write, grad_share, grad_log, ctx.dgd, write, key, ctx.negative_eigenvalues
-        )
+        grad_logits = _grad_logits(gate, log_alpha, grad_write, grad_share, grad_log, write, key, how)
         grad_key, grad_query, grad_value = grad_seen[:, taps.shape[1] - 1 :].split(width, dim=-1)
         grad_raw = torch.cat([grad_key, grad_value, grad_logits], dim=-1)
         grad_from = torch.bmm(grad_raw, maps.mT.contiguous())
         grad_maps = torch.bmm(seen_from.mT, grad_raw)
         grad_view = torch.bmm(grad_from, state.mT.contiguous())
+        if how.keeps_start:
+            grad_view += grad_from
         grad_state.baddbmm_(view.mT, grad_from)
         return (
             grad_view, grad_query, grad_state, grad_maps,
-            grad_logits.sum(1, keepdim=True), grad_taps, grad_seen[:, : taps.shape[1] - 1], None, None,
-            None,
+            grad_logits.sum(1, keepdim=True), grad_taps, grad_seen[:, : taps.shape[1] - 1], None,
         )  # fmt: skip
 
 
@@ -180,20 +192,19 @@ def _grad_logits(
     grad_write: Tensor,
     grad_share: Tensor,
     grad_log: Tensor,
-    dgd: str,
     write: Tensor,
     key: Tensor,
-    negative_eigenvalues: bool,
+    how: Options,
 ) -> Tensor:
     """Gradients of the logits of eta and alpha [R, C, 2]; keys have length 1 or 0, which no gradient changes."""
     alpha = log_alpha.exp()
     slope = gate * (1 - gate)
-    if dgd == "implicit":
+    if how.dgd == "implicit":
         grad_gate = (grad_write + 2 * grad_share) / (1 + gate * _dot(key, key)) ** 2
-        if negative_eigenvalues:
+        if how.negative_eigenvalues:
             slope = gate.masked_fill(gate >= math.exp(LARGEST_LOGIT), 0)
     else:
-        half, times = 0.5 if dgd == "explicit" else 1.0, 2.0 if negative_eigenvalues else 1.0
+        half, times = 0.5 if how.dgd == "explicit" else 1.0, 2.0 if how.negative_eigenvalues else 1.0
         grad_gate = times * (grad_share + half * alpha * grad_write)
         grad_log = grad_log + write * grad_write
     grad_log = (grad_log * (1 - alpha)).masked_fill(log_alpha <= LOWEST_LOG, 0)

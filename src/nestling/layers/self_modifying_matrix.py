@@ -9,6 +9,12 @@ G_t = G_{t-1} A_t, G_0 = I, for all memories. Only G is carried and solved; M_b,
 chunk sizes there are two G, one for the projections and one for the memory that is read, which see the same keys and
 rates and are solved together.
 
+With decay_to "initial" the deviation M_b - M_b,0 = M_b,0 U_t is what decays and is erased,
+
+    U_t = U_{t-1} (alpha I - 2 eta k k^T) + eta ((I + U) v - k) k^T,    U_0 = 0,
+
+and U is carried in place of G = I + U.
+
 Source: NL eq. 83-90; the common factor is ours (docstring above is the proof). `self_modifying_reference` writes each
 memory by itself.
 """
@@ -77,9 +83,10 @@ class MatrixMemories(nn.Module):
         self.initial["memory"] = normal(width, 1.0)
 
     def start(self, batch: int) -> Weights:
-        """The common factors before the first token: identities [B, H, factors K, K]."""
+        """The common factors before the first token: identities, or their deviations 0, [B, H, factors K, K]."""
         weight = self.initial["memory"]
         one = torch.eye(self.width, dtype=state_dtype(weight), device=weight.device)
+        one = torch.zeros_like(one) if self.how.keeps_start else one
         return (one.repeat(self.num_factors, 1).expand(batch, self.num_heads, -1, -1),)
 
     def initial_memories(self) -> dict[str, Weights]:
@@ -89,7 +96,7 @@ class MatrixMemories(nn.Module):
         return {name: (weight,) for name, weight in {**vectors, **rates, "memory": self.initial["memory"]}.items()}
 
     def materialise(self, memory: Weights) -> dict[str, Weights]:
-        """Every memory as its own matrix M_b,0 G: [B, H, rows, K] by name; static projections as they are."""
+        """M_b,0 G of common factors G for every memory: [B, H, rows, K] by name; static projections as they are."""
         factor = memory[0]
         found: dict[str, Weights] = {}
         for name, (weight,) in self.initial_memories().items():
@@ -120,7 +127,7 @@ class MatrixMemories(nn.Module):
         """M_b(x_t) of every projected name at the anchor: view [R, C, K] to [R, C, columns]."""
         parts = []
         if maps.adaptive is not None:
-            parts.append(torch.bmm(torch.bmm(view, anchor[0][:, : self.width].mT), maps.adaptive))
+            parts.append(torch.bmm(self._through(view, anchor[0][:, : self.width]), maps.adaptive))
         if maps.static is not None:
             parts.append(torch.bmm(view, maps.static))
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
@@ -151,20 +158,28 @@ class MatrixMemories(nn.Module):
         """
         how, width = self.how, self.width
         share = shares(key, rates, how)
-        target = torch.bmm(value, anchor[0].mT)
+        target = self._through(value, anchor[0])
         target = limited(target.unflatten(-1, (-1, width)), how.limit).flatten(-2)
         if share.gradient_scale is not None:
             target = target - share.gradient_scale * torch.bmm(key, anchor[0].mT)
+        if how.keeps_start:
+            target = target - key.repeat(1, 1, self.num_factors)
         coefficients = spans(rates.log_alpha, rates.momentum)
         past = surprise[0] if surprise else None
         push = pushes(key, share.write * target, share.erase, memory[0], past, coefficients)
         if how.read == "anchor":
-            answer = torch.bmm(query, anchor[0][:, -width:].mT)
+            answer = self._through(query, anchor[0][:, -width:])
         else:
             behind = None if past is None else past[:, -width:]
             answer = read(query, key, push[..., -width:], memory[0][:, -width:], behind, coefficients)
+            answer = answer + query if how.keeps_start else answer
         new, accumulated = advance(key, push, memory[0], past, coefficients)
         return answer, (new,), () if accumulated is None else (accumulated,)
+
+    def _through(self, vectors: Tensor, factors: Tensor) -> Tensor:
+        """G x of vectors [R, C, K] and one or two stacked factors: [R, C, factors K]."""
+        found = torch.bmm(vectors, factors.mT)
+        return found + vectors.repeat(1, 1, found.shape[-1] // self.width) if self.how.keeps_start else found
 
     def move(self, ended: Tensor, memory: Weights, anchor: Weights) -> Weights:
         """Anchors that follow the memory in rows [R, 2] whose chunk (of the projections, of the memory) has ended."""

@@ -69,6 +69,8 @@ class MlpMemories(nn.Module):
     ) -> None:
         super().__init__()
         del two_anchors
+        if how.keeps_start:
+            raise InputError("decay_to: expected 'zero' for mlp memories, got 'initial', which only matrix memories have")
         if how.gradient != "anchor":
             raise InputError(f"gradient: expected 'anchor' for mlp memories, got {how.gradient!r}: leave it out")
         self.num_heads, self.width, self.how = num_heads, width, how

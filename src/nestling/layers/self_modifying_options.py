@@ -14,6 +14,7 @@ from nestling.errors import InputError, UnknownNameError
 DGD = ("implicit", "explicit", "off")
 GRADIENTS = ("current", "anchor")
 READS = ("causal", "anchor")
+DECAYS = ("zero", "initial")
 ADAPTIVE = ("key", "value", "query", "eta", "alpha")
 
 # Largest logit of an implicit rate without bound: the key's direction then keeps its size up to 1e-7.
@@ -36,6 +37,8 @@ class Options:
                   whether a write may turn what stands along its key around: the share of it that is kept is then in
                   (-alpha, alpha), in place of (0, alpha). Linear recurrences need this to follow a parity
                   (arXiv 2411.12537). Memories whose gradient is taken at the current memory only.
+    decay_to:     what decay and erase of (88) bring a memory to: "zero" as printed, or "initial": M - M_0 is what
+                  decays and is erased, and gradients are taken at M_0 and what is left of it. Matrix memories only.
     """
 
     dgd: str = "implicit"
@@ -46,6 +49,7 @@ class Options:
     adaptive: tuple[str, ...] = ("key", "value", "eta", "alpha")
     limit: float | None = 4.0
     negative_eigenvalues: bool = False
+    decay_to: str = "zero"
 
     def __post_init__(self) -> None:
         for what, given, known in (("dgd", self.dgd, DGD), ("gradient", self.gradient, GRADIENTS)):
@@ -53,6 +57,8 @@ class Options:
                 raise UnknownNameError(what, given, known)
         if self.read not in READS:
             raise UnknownNameError("read", self.read, READS)
+        if self.decay_to not in DECAYS:
+            raise UnknownNameError("decay_to", self.decay_to, DECAYS)
         for name in self.adaptive:
             if name not in ADAPTIVE:
                 raise UnknownNameError("adaptive projection", name, ADAPTIVE)
@@ -74,6 +80,11 @@ class Options:
         """Whether `self_modifying_fused` computes these options."""
         usual = self.gradient == "current" and self.read == "causal" and not self.momentum and self.weight_decay
         return usual and set(self.adaptive) == {"key", "value", "eta", "alpha"}
+
+    @property
+    def keeps_start(self) -> bool:
+        """Whether states hold what a memory has become beside its start, not the memory itself."""
+        return self.decay_to == "initial"
 
     @property
     def rates(self) -> tuple[str, ...]:

@@ -26,6 +26,8 @@ def run(layer: SelfModifyingTitans, x: Tensor) -> tuple[Tensor, Memories, Memori
         M_b <- M_b (alpha I - eta k k^T) - eta grad L(M_b; k, vhat_b), or the other forms              (88)
         y = W_out M_memory(q)
 
+    With decay_to "initial" the decay and the erase of (88) act on M_b - M_b,0.
+
     The limit of targets: a residual memory scales its own target. Matrix memories scale all targets of a token alike,
     by the length of the target of a probe, a memory that starts as the identity and is written like the others.
 
@@ -43,6 +45,7 @@ def run(layer: SelfModifyingTitans, x: Tensor) -> tuple[Tensor, Memories, Memori
     if layer.kind == "matrix":
         probe = torch.eye(layer.head_dim, dtype=x.dtype).expand(len(x), heads, -1, -1)
         memories |= {"probe": (probe,), "memory_probe": (probe,)}
+    start = {name: tuple(float(how.keeps_start) * weight for weight in weights) for name, weights in memories.items()}
     surprise = {name: tuple(torch.zeros_like(weight) for weight in weights) for name, weights in memories.items()}
     of_memory = ("memory", "memory_probe")
     moving = [name for name in memories if name in (*how.adaptive, *of_memory, "probe")]
@@ -64,8 +67,8 @@ def run(layer: SelfModifyingTitans, x: Tensor) -> tuple[Tensor, Memories, Memori
             judged = {"mlp": name, "matrix": "memory_probe" if name in of_memory else "probe"}[layer.kind]
             target = target * _limiting(answer(anchors[judged], value), how.limit)
             gradient_at = memories[name] if how.gradient == "current" else anchors[name]
-            new = _write(layer, memories[name], gradient_at, key, target, eta, alpha)
-            decayed = tuple(spread(alpha) * weight for weight in memories[name])
+            new = _write(layer, memories[name], gradient_at, start[name], key, target, eta, alpha)
+            decayed = _decayed(memories[name], start[name], alpha)
             surprise[name] = tuple(
                 spread(momentum) * past + weight - kept for past, weight, kept in zip(surprise[name], new, decayed)
             )
@@ -132,6 +135,7 @@ def _write(
     layer: SelfModifyingTitans,
     memory: Weights,
     gradient_at: Weights,
+    start: Weights,
     key: Tensor,
     target: Tensor,
     eta: Tensor,
@@ -140,17 +144,24 @@ def _write(
     """The memory after one write without momentum, map by map."""
     dgd = layer.how.dgd
     if dgd == "implicit":
-        gradient_at = tuple(spread(alpha) * weight for weight in gradient_at)
+        gradient_at = _decayed(gradient_at, start, alpha)
     updated = []
-    for weight, (seen, slope) in zip(memory, _gradients(gradient_at, key, target, layer.memories.surprise_limit)):
+    slopes = _gradients(gradient_at, key, target, layer.memories.surprise_limit)
+    for weight, first, (seen, slope) in zip(memory, start, slopes):
         rate = eta / (1 + eta * seen.square().sum(-1)) if dgd == "implicit" else eta
+        moved = weight - first
         erased = {
-            "implicit": spread(alpha) * (weight - spread(rate) * outer(apply(weight, seen), seen)),
-            "explicit": spread(alpha) * weight - spread(rate) * outer(apply(weight, seen), seen),
-            "off": spread(alpha) * weight,
+            "implicit": spread(alpha) * (moved - spread(rate) * outer(apply(moved, seen), seen)),
+            "explicit": spread(alpha) * moved - spread(rate) * outer(apply(moved, seen), seen),
+            "off": spread(alpha) * moved,
         }[dgd]
-        updated.append(erased - spread(rate) * outer(slope, seen))
+        updated.append(first + erased - spread(rate) * outer(slope, seen))
     return tuple(updated)
+
+
+def _decayed(memory: Weights, start: Weights, alpha: Tensor) -> Weights:
+    """Decayed towards 0, or towards the start."""
+    return tuple(first + spread(alpha) * (weight - first) for weight, first in zip(memory, start))
 
 
 def _gradients(memory: Weights, key: Tensor, target: Tensor, limit: float | None) -> list[tuple[Tensor, Tensor]]:
