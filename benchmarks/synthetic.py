@@ -60,7 +60,7 @@ MAD_WORDS = (
 STUDIES = {
     "formal_languages": Study(
         GROUPS["formal_languages"],
-        Training(steps=1000, trial_steps=150, batch=16, num_test=256),
+        Training(steps=1000, trial_steps=300, batch=16, num_test=256, sizes=Sizes(conv_width=1)),
         "sequence",
         "Formal languages",
         FORMAL_WORDS,
@@ -160,8 +160,9 @@ def page(name: str, record: dict[str, Any]) -> str:
         f"{sizes.layers} layers of width {sizes.width}, {sizes.heads} heads; the same number of parameters within 5 %,",
         f"{how.steps} steps of {how.batch} sequences, Adam, rates {', '.join(map(str, how.rates))} tried for",
         f"{how.trial_steps} steps with two further seeds. {how.num_test} test sequences per seed. Hope's memories may",
-        f"have negative eigenvalues (`negative_eigenvalues=True`) and chunks of {sizes.chunk_size} tokens; the other",
-        "mixers are as they are by default. In percent: mean over the seeds, then the worst seed where they differ.",
+        "have negative eigenvalues and decay to their start (`negative_eigenvalues=True, decay_to='initial'`), in",
+        f"chunks of {sizes.chunk_size} tokens; short convolutions of our memories see {sizes.conv_width} tokens.",
+        "In percent: mean over the seeds, then the worst seed where they differ.",
         "",
         f"![{study.title}]({name}.png)",
         "",
@@ -172,7 +173,13 @@ def page(name: str, record: dict[str, Any]) -> str:
         row = [shown(values(record, task, model, part, study.metric)) for model in models]
         lines.append(f"| {task} | {part} | " + " | ".join(row) + " |")
     lines += ["", *costs(record, models), ""]
-    return "\n".join(lines)
+    return "\n".join(lines) + notes(FOLDER / f"{name}.md")
+
+
+def notes(path: Path) -> str:
+    """What a person has written at the end of the page, from "## Notes" on; it stays."""
+    old = path.read_text() if path.exists() else ""
+    return old[old.index("\n## Notes") :] if "\n## Notes" in old else ""
 
 
 def shown(found: list[float]) -> str:

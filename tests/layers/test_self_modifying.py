@@ -51,7 +51,8 @@ KINDS = ("matrix", "mlp")
 EVERY = [pytest.param(options, id=name) for name, options in VARIANTS.items()] + [
     pytest.param({"kind": "mlp", "hidden": 8, **options}, id=f"mlp, {name}")
     for name, options in VARIANTS.items()
-    if not {"gradient", "negative_eigenvalues", "decay_to"} & set(options) and name not in ("static value", "no convolution")
+    if not {"gradient", "negative_eigenvalues", "decay_to"} & set(options)
+    and name not in ("static value", "no convolution")
 ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from nestling.errors import InputError, UnknownNameError
 from nestling.layers.self_modifying_fused import FusedChunk
 from nestling.layers.self_modifying_matrix import MatrixMemories
 from nestling.layers.self_modifying_mlp import MlpMemories
-from nestling.layers.self_modifying_options import Options, token_rates
+from nestling.layers.self_modifying_options import Options, rate_bias, token_rates
 from nestling.layers.self_modifying_state import SelfModifyingState
 from nestling.layers.self_modifying_token import write_and_read_token
 from nestling.memory.base import Memory, state_dtype, unit
@@ -141,7 +140,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         if not span_ratio >= 1 or (gate is not None and not 0 < gate < 1):
             raise InputError(f"expected span_ratio >= 1 and gate None or in (0, 1), got {span_ratio} and {gate}")
         spans = [span * span_ratio ** (head / max(1, num_heads - 1)) for head in range(num_heads)]
-        self.rate_bias = nn.Parameter(_rate_bias(spans, self.head_dim, gate, self.how))
+        self.rate_bias = nn.Parameter(rate_bias(spans, self.head_dim, gate, self.how))
         convolved = conv_width > 1
         taps = random_taps(conv_width, num_heads, 3 * self.head_dim).transpose(0, 1).contiguous()
         self.taps = nn.Parameter(taps) if convolved else None
@@ -255,10 +254,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
 
     def named_memories(self, state: SelfModifyingState) -> dict[str, Weights]:
         """The weights of every memory of a state by name (key, value, eta, alpha, memory), each [B, H, out, in]."""
-        memory = state.memory
-        if self.how.keeps_start:
-            memory = (memory[0] + torch.eye(self.head_dim).to(memory[0]).repeat(memory[0].shape[-2] // self.head_dim, 1),)
-        return self.memories.materialise(memory)
+        return self.memories.materialise(self.memories.whole(state.memory))
 
     def _by_head(self, tokens: Tensor) -> Tensor:
         """[B, T, H K] to [R, T, K]."""
@@ -297,18 +293,3 @@ def _steps(length: int, position: list[list[int]], sizes: tuple[int, int]) -> li
         steps.append((step, position))
         done += step
     return steps
-
-
-def _rate_bias(spans: Sequence[float], width: int, gate: float | None, how: Options) -> Tensor:
-    """Logits [H, rates]: decay takes 1 / span per token, and the erase of a token 1 / span of the K directions."""
-    biases = []
-    for tokens in spans:
-        twice = how.dgd == "implicit" or how.negative_eigenvalues
-        kept = min(0.5, width / tokens * (0.5 if twice else 1)) if gate is None else gate
-        rates = {"eta": _logit(kept), "alpha": -_logit(1 / tokens)}
-        biases.append([rates[name] for name in how.rates])
-    return torch.tensor(biases)
-
-
-def _logit(probability: float) -> float:
-    return math.log(probability / (1 - probability))

@@ -12,8 +12,7 @@ and `MatrixMemories.write` with gradients at the current memory, causal reads an
     implicit  w = h / (1 + h |k|^2), e = 2 w;     explicit  w = alpha h / 2, e = h;     off  w = alpha h, e = h
 
 With negative eigenvalues h is any number > 0 (implicit), or w and e are twice as large. With decay_to "initial" S holds
-the deviation (G - I)^T: z S, V S and the first term of y get z, V and Q added, and diag(w) K is taken from the right-hand
-side.
+the deviation (G - I)^T: z S, V S and y get z, V and Q added, and diag(w) K is taken from the right-hand side.
 """
 
 from __future__ import annotations

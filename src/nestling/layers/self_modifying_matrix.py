@@ -95,6 +95,13 @@ class MatrixMemories(nn.Module):
         vectors = {name: self.initial[name] for name in self.how.vectors}
         return {name: (weight,) for name, weight in {**vectors, **rates, "memory": self.initial["memory"]}.items()}
 
+    def whole(self, memory: Weights) -> Weights:
+        """The common factors G of a state, which may hold U = G - I."""
+        if not self.how.keeps_start:
+            return memory
+        one = torch.eye(self.width, dtype=memory[0].dtype, device=memory[0].device)
+        return (memory[0] + one.repeat(self.num_factors, 1),)
+
     def materialise(self, memory: Weights) -> dict[str, Weights]:
         """M_b,0 G of common factors G for every memory: [B, H, rows, K] by name; static projections as they are."""
         factor = memory[0]

@@ -70,7 +70,7 @@ class MlpMemories(nn.Module):
         super().__init__()
         del two_anchors
         if how.keeps_start:
-            raise InputError("decay_to: expected 'zero' for mlp memories, got 'initial', which only matrix memories have")
+            raise InputError("decay_to: expected 'zero' for mlp memories, got 'initial': only matrix memories have it")
         if how.gradient != "anchor":
             raise InputError(f"gradient: expected 'anchor' for mlp memories, got {how.gradient!r}: leave it out")
         self.num_heads, self.width, self.how = num_heads, width, how
@@ -105,6 +105,10 @@ class MlpMemories(nn.Module):
         for row, name in enumerate(self.how.rates):
             found[name] = (self.initial["rates"][:, row : row + 1],)
         return found
+
+    def whole(self, memory: Weights) -> Weights:
+        """The stacks of a state, as they are."""
+        return memory
 
     def materialise(self, memory: Weights) -> dict[str, Weights]:
         """The weights of every memory by name, each [B, H, out, in]; static projections as they are."""

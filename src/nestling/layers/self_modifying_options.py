@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -187,3 +189,21 @@ def limited(target: Tensor, limit: float | None) -> Tensor:
     if limit is None:
         return target
     return target * (limit / torch.linalg.vector_norm(target, dim=-1, keepdim=True).clamp(min=limit))
+
+
+def rate_bias(spans: Sequence[float], width: int, gate: float | None, how: Options) -> Tensor:
+    """Logits of a new layer [H, rates]: decay takes 1 / span per token.
+
+    Without a gate the erase of a token takes 1 / span of the K directions.
+    """
+    biases = []
+    for tokens in spans:
+        twice = how.dgd == "implicit" or how.negative_eigenvalues
+        kept = min(0.5, width / tokens * (0.5 if twice else 1)) if gate is None else gate
+        rates = {"eta": _logit(kept), "alpha": -_logit(1 / tokens)}
+        biases.append([rates[name] for name in how.rates])
+    return torch.tensor(biases)
+
+
+def _logit(probability: float) -> float:
+    return math.log(probability / (1 - probability))

@@ -22,7 +22,9 @@ class Sizes:
     width:  D, a multiple of 8.
     layers: blocks.
     heads:  H, a divisor of D.
-    span:   tokens that the fastest head of Hope's memories keeps at the start, > 1.
+    span:   tokens that the fastest head of Hope's memories remembers at the start, > 1.
+    span_ratio: how many times as long the slowest one does, >= 1.
+    conv_width: of the short convolutions of all mixers that are memories of ours; 1 leaves them out.
     chunk_size: tokens between two anchors of the memories; 256 is longer than most tasks, so that the projections of
         Hope then stand still within a sequence, while its memory is written and turned token by token.
     """
@@ -30,7 +32,9 @@ class Sizes:
     width: int = 32
     layers: int = 2
     heads: int = 2
-    span: float = 16.0
+    span: float = 8.0
+    span_ratio: float = 1024.0
+    conv_width: int = 4
     chunk_size: int = 256
 
     def __post_init__(self) -> None:
@@ -45,9 +49,10 @@ def _hope(mixer: str) -> Build:
     def build(vocab_size: int, sizes: Sizes, free: int) -> Any:
         from nestling.models.hope import HopeConfig, HopeForCausalLM
 
-        options: dict[str, Any] = {"chunk_size": sizes.chunk_size}
+        options: dict[str, Any] = {"chunk_size": sizes.chunk_size, "conv_width": sizes.conv_width}
         if mixer == "self_modifying":
-            options |= {"negative_eigenvalues": True, "span": sizes.span}
+            options |= {"negative_eigenvalues": True, "decay_to": "initial", "gate": 0.3}
+            options |= {"span": sizes.span, "span_ratio": sizes.span_ratio}
         return HopeForCausalLM(
             HopeConfig(
                 vocab_size=vocab_size,
