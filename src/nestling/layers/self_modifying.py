@@ -74,7 +74,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         span: tokens that the fastest head remembers at the start, > 1.
         negative_eigenvalues: whether a write may turn what stands along its key around, see `Options`; matrix only.
         decay_to: "zero" as printed, or "initial", see `Options`; matrix only.
-        span_ratio: how many times as long the slowest head remembers at the start, >= 1.
+        span_ratio: how many times as long the slowest head remembers at the start, >= 1; a single head is in the middle.
         gate: share of a token's own direction that is written at the start, in (0, 1); None is what keeps a head's
             start for its span.
         seed: of the initial memories.
@@ -139,7 +139,8 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         self.momentum = nn.Linear(dim, num_heads) if momentum else None
         if not span_ratio >= 1 or (gate is not None and not 0 < gate < 1):
             raise InputError(f"expected span_ratio >= 1 and gate None or in (0, 1), got {span_ratio} and {gate}")
-        spans = [span * span_ratio ** (head / max(1, num_heads - 1)) for head in range(num_heads)]
+        place = [head / (num_heads - 1) for head in range(num_heads)] if num_heads > 1 else [0.5]
+        spans = [span * span_ratio**part for part in place]
         self.rate_bias = nn.Parameter(rate_bias(spans, self.head_dim, gate, self.how))
         convolved = conv_width > 1
         taps = random_taps(conv_width, num_heads, 3 * self.head_dim).transpose(0, 1).contiguous()

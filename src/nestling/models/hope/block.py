@@ -25,7 +25,7 @@ AS_PUBLISHED: dict[str, dict[str, Any]] = {
     "hebbian": {"output": "gated"},
     "delta": {"conv_width": 4, "output": "normed"},
     "titans": {"conv_width": 4, "output": "gated"},
-    "self_modifying": {"output": "gated"},
+    "self_modifying": {"output": "gated", "decay_to": "initial", "span": 8.0, "span_ratio": 1024.0, "gate": 0.1},
     **{name: {"rope_theta": 10_000.0} for name in ("attention", "sliding_window")},
 }
 

@@ -68,8 +68,10 @@ def _hope(mixers: tuple[str, ...]) -> Builder:
             "num_attention_heads": size.num_heads,
             "mixer_types": list(mixers),
             "mixer_options": {"sliding_window": {"window": size.window}} if "sliding_window" in mixers else {},
-            **options,
         }
+        if mixers == ("self_modifying",) and "num_attention_heads" not in options:
+            given |= {"num_attention_heads": size.memory_heads, "head_dim": size.hidden_size // size.num_heads}
+        given |= options
         levels = len(HopeConfig(**given).update_periods)
         return fit_width(
             lambda width: HopeConfig(**{**given, "intermediate_size": width}),

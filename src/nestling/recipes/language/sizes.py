@@ -18,6 +18,7 @@ class Size:
 
     name:        as in commands.
     hidden_size: width D.   num_layers: blocks.   num_heads: heads.
+    memory_heads: heads of Hope's self-modifying memories, each as wide as D / num_heads.
     window:      tokens of a sliding window.
     length:      tokens of a training row.   batch_size: rows of an optimizer step.   tokens: of a whole training.
     lr:          peak learning rate of AdamW.
@@ -28,6 +29,7 @@ class Size:
     hidden_size: int
     num_layers: int
     num_heads: int
+    memory_heads: int
     window: int
     length: int
     batch_size: int
@@ -49,6 +51,7 @@ _ROWS = (
         hidden_size=64,
         num_layers=2,
         num_heads=2,
+        memory_heads=2,
         window=64,
         length=128,
         batch_size=8,
@@ -61,6 +64,7 @@ _ROWS = (
         hidden_size=128,
         num_layers=4,
         num_heads=4,
+        memory_heads=8,
         window=128,
         length=256,
         batch_size=8,
@@ -73,6 +77,7 @@ _ROWS = (
         hidden_size=256,
         num_layers=8,
         num_heads=4,
+        memory_heads=8,
         window=256,
         length=512,
         batch_size=32,
@@ -85,6 +90,7 @@ _ROWS = (
         hidden_size=512,
         num_layers=12,
         num_heads=8,
+        memory_heads=16,
         window=512,
         length=1024,
         batch_size=64,
@@ -97,6 +103,7 @@ _ROWS = (
         hidden_size=768,
         num_layers=12,
         num_heads=12,
+        memory_heads=24,
         window=1024,
         length=2048,
         batch_size=256,
@@ -109,6 +116,7 @@ _ROWS = (
         hidden_size=1024,
         num_layers=24,
         num_heads=16,
+        memory_heads=32,
         window=2048,
         length=4096,
         batch_size=128,
@@ -121,6 +129,7 @@ _ROWS = (
         hidden_size=1536,
         num_layers=24,
         num_heads=16,
+        memory_heads=32,
         window=2048,
         length=4096,
         batch_size=128,
@@ -133,6 +142,7 @@ _ROWS = (
         hidden_size=2048,
         num_layers=24,
         num_heads=16,
+        memory_heads=32,
         window=2048,
         length=4096,
         batch_size=128,
