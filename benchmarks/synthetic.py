@@ -60,7 +60,9 @@ MAD_WORDS = (
 STUDIES = {
     "formal_languages": Study(
         GROUPS["formal_languages"],
-        Training(steps=1000, trial_steps=300, batch=16, num_test=256, sizes=Sizes(conv_width=1)),
+        Training(
+            steps=1000, trial_steps=300, batch=16, num_test=256, rates=(1e-3, 3e-3, 1e-2), sizes=Sizes(conv_width=1)
+        ),
         "sequence",
         "Formal languages",
         FORMAL_WORDS,
@@ -159,7 +161,7 @@ def page(name: str, record: dict[str, Any]) -> str:
         "",
         f"{sizes.layers} layers of width {sizes.width}, {sizes.heads} heads; the same number of parameters within 5 %,",
         f"{how.steps} steps of {how.batch} sequences, Adam, rates {', '.join(map(str, how.rates))} tried for",
-        f"{how.trial_steps} steps with two further seeds. {how.num_test} test sequences per seed. Hope's memories may",
+        f"{how.trial_steps} steps with four further seeds. {how.num_test} test sequences per seed. Hope's memories may",
         "have negative eigenvalues and decay to their start (`negative_eigenvalues=True, decay_to='initial'`), in",
         f"chunks of {sizes.chunk_size} tokens; short convolutions of our memories see {sizes.conv_width} tokens.",
         "In percent: mean over the seeds, then the worst seed where they differ.",

@@ -74,7 +74,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         span: tokens that the fastest head remembers at the start, > 1.
         negative_eigenvalues: whether a write may turn what stands along its key around, see `Options`; matrix only.
         decay_to: "zero" as printed, or "initial", see `Options`; matrix only.
-        span_ratio: how many times as long the slowest head remembers at the start, >= 1; a single head is in the middle.
+        span_ratio: how many times as long the slowest head remembers at the start, >= 1; one head alone is between.
         gate: share of a token's own direction that is written at the start, in (0, 1); None is what keeps a head's
             start for its span.
         seed: of the initial memories.
