@@ -264,6 +264,7 @@ HOSTILE = {
 # Plain gradient descent at an anchor is left out: it diverges when chunk_size * eta exceeds 2.
 HARDY = ("implicit", "explicit", "printed", "momentum", "no DGD", "mlp, implicit", "mlp, momentum", "mlp, explicit")
 HARDY += ("negative eigenvalues", "negative eigenvalues, explicit")
+HARDY += ("decay to the start", "decay to the start, explicit", "decay to the start, momentum")
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
@@ -277,6 +278,27 @@ def test_hostile_tokens_give_no_nan(options, hostile):
     if hostile not in ("huge", "mixed"):
         assert x.grad.isfinite().all()
     assert all(value.isfinite().all() for value in state.state_dict().values())
+
+
+@pytest.mark.parametrize(("decay_to", "left"), [("zero", 0.0), ("initial", 1.0)])
+def test_what_is_left_of_a_memory_that_forgets(decay_to, left):
+    """Tokens of length 0 write nothing: after many of them only the decay's end is left."""
+    layer = make(decay_to=decay_to, span=2.0, span_ratio=1.0)
+    start = layer.named_memories(layer.initial_state(BATCH))
+    _, state = layer(tokens())
+    written = layer.named_memories(state)
+    _, state = layer(torch.zeros(BATCH, 200, DIM, dtype=torch.float64), state)
+    for name, memory in layer.named_memories(state).items():
+        assert (written[name][0] - start[name][0]).norm() > 1e-3 * start[name][0].norm()
+        near(memory[0], left * start[name][0])
+
+
+@pytest.mark.parametrize(("heads", "spans"), [(1, [20.0]), (3, [10.0, 20.0, 40.0])])
+def test_heads_remember_differently_long(heads, spans):
+    layer = SelfModifyingTitans(dim=6, num_heads=heads, span=10.0, span_ratio=4.0, gate=0.3)
+    gate, alpha = torch.sigmoid(layer.rate_bias).unbind(-1)
+    near(gate, torch.full((heads,), 0.3), 1e-6)
+    near(1 / (1 - alpha), torch.tensor(spans), 1e-4)
 
 
 @pytest.mark.parametrize("dgd", ["implicit", "explicit", "off"])
@@ -299,6 +321,13 @@ def test_errors_say_what_to_do():
         make(dgd="implict")
     with pytest.raises(UnknownNameError, match="value"):
         make(adaptive=("values",))
+    with pytest.raises(UnknownNameError, match="initial"):
+        make(decay_to="start")
+    with pytest.raises(InputError, match="matrix memories"):
+        make(kind="mlp", decay_to="initial")
+    for wrong in ({"span_ratio": 0.5}, {"gate": 1.0}, {"gate": 0.0}):
+        with pytest.raises(InputError, match="span_ratio"):
+            make(**wrong)
     with pytest.raises(UnknownNameError, match="causal"):
         make(read="casual")
     with pytest.raises(InputError, match="chunk"):

@@ -30,6 +30,10 @@ def kept(layer, state):
     return both / sum(a.square().sum((-2, -1)) for a in start)
 
 
+def size_of(memories):
+    return torch.stack([weight.norm() for weights in memories.values() for weight in weights]).norm()
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("options", KINDS, ids=named)
 def test_a_new_layer_still_knows_its_start_after_4096_tokens(options):
@@ -48,17 +52,17 @@ def test_a_new_layer_still_knows_its_start_after_4096_tokens(options):
 
 @torch.no_grad()
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{"span": 2.0**15}, *KINDS[:-1]], ids=named)
+@pytest.mark.parametrize("options", [{"span": 2.0**15}, *KINDS[:-1], {"decay_to": "initial", "gate": 0.5}], ids=named)
 def test_norms_stay_bounded_over_100k_random_tokens(options):
     """At the start, and with rates as a trained layer may have them (span 50: 2 % of all directions per token)."""
     torch.manual_seed(0)
     layer = SelfModifyingTitans(dim=8, num_heads=1, chunk_size=128, **{"span": 50.0, **options})
     state, sizes = None, []
-    start = torch.stack([weight.norm() for weight in layer.initial_state(1).memory]).norm()
+    start = size_of(layer.named_memories(layer.initial_state(1)))
     for part in range(10):
         y, state = layer(3 * random_tokens(10_000, 8, seed=part), state)
         assert y.isfinite().all()
-        sizes.append(torch.stack([weight.norm() for weight in state.memory]).norm() / start)
+        sizes.append(size_of(layer.named_memories(state)) / start)
     assert max(sizes) < 3
 
 

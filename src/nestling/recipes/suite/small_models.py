@@ -31,7 +31,7 @@ class Sizes:
 
     width: int = 32
     layers: int = 2
-    heads: int = 2
+    heads: int = 4
     span: float = 8.0
     span_ratio: float = 1024.0
     conv_width: int = 4
@@ -51,7 +51,7 @@ def _hope(mixer: str) -> Build:
 
         options: dict[str, Any] = {"chunk_size": sizes.chunk_size, "conv_width": sizes.conv_width}
         if mixer == "self_modifying":
-            options |= {"negative_eigenvalues": True, "decay_to": "initial", "gate": 0.3}
+            options |= {"negative_eigenvalues": True, "decay_to": "initial", "gate": 0.5}
             options |= {"span": sizes.span, "span_ratio": sizes.span_ratio}
         return HopeForCausalLM(
             HopeConfig(
