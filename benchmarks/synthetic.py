@@ -163,7 +163,7 @@ def page(name: str, record: dict[str, Any]) -> str:
         f"{how.steps} steps of {how.batch} sequences, Adam, rates {', '.join(map(str, how.rates))} tried for",
         f"{how.trial_steps} steps with four further seeds. {how.num_test} test sequences per seed. Hope's memories may",
         "have negative eigenvalues and decay to their start (`negative_eigenvalues=True, decay_to='initial'`), in",
-        f"chunks of {sizes.chunk_size} tokens; short convolutions of our memories see {sizes.conv_width} tokens.",
+        f"chunks of {sizes.chunk_size} tokens; short convolutions of our memories see {sizes.conv_width or 4} tokens.",
         "In percent: mean over the seeds, then the worst seed where they differ.",
         "",
         f"![{study.title}]({name}.png)",

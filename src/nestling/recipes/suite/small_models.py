@@ -24,7 +24,8 @@ class Sizes:
     heads:  H, a divisor of D.
     span:   tokens that the fastest head of Hope's memories remembers at the start, > 1.
     span_ratio: how many times as long the slowest one does, >= 1.
-    conv_width: of the short convolutions of all mixers that are memories of ours; 1 leaves them out.
+    conv_width: of the short convolutions of all mixers that are memories of ours; 1 leaves them out. None is 1 for
+        formal languages, where a symbol must act by itself, and 4 for the rest.
     chunk_size: tokens between two anchors of the memories; 256 is longer than most tasks, so that the projections of
         Hope then stand still within a sequence, while its memory is written and turned token by token.
     """
@@ -34,7 +35,7 @@ class Sizes:
     heads: int = 4
     span: float = 8.0
     span_ratio: float = 1024.0
-    conv_width: int = 4
+    conv_width: int | None = None
     chunk_size: int = 256
 
     def __post_init__(self) -> None:
@@ -49,7 +50,7 @@ def _hope(mixer: str) -> Build:
     def build(vocab_size: int, sizes: Sizes, free: int) -> Any:
         from nestling.models.hope import HopeConfig, HopeForCausalLM
 
-        options: dict[str, Any] = {"chunk_size": sizes.chunk_size, "conv_width": sizes.conv_width}
+        options: dict[str, Any] = {"chunk_size": sizes.chunk_size, "conv_width": sizes.conv_width or 4}
         if mixer == "self_modifying":
             options |= {"negative_eigenvalues": True, "decay_to": "initial", "gate": 0.5}
             options |= {"span": sizes.span, "span_ratio": sizes.span_ratio}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -53,6 +53,8 @@ class Training:
 
 def learner(task: SyntheticTask, model_name: str, sizes: Sizes, seed: int) -> nn.Module:
     """A new model for a task: tokens [B, T] to logits [B, T, S]."""
+    if sizes.conv_width is None and task.kind == "set":
+        sizes = replace(sizes, conv_width=1)
     model = make_small_model(model_name, vocab_size=task.vocab_size, sizes=sizes, seed=seed)
     if task.decoder is None:
         return Answers(model, task.num_answers)
