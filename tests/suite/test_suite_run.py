@@ -22,6 +22,7 @@ from nestling.recipes.suite import (
     loss_of,
     run_suite,
     train_and_test,
+    train_synthetic,
 )
 from nestling.recipes.suite import run as run_module
 from nestling.recipes.suite.small_models import SMALL_MODELS, Sizes, make_small_model
@@ -81,6 +82,14 @@ def test_the_rate_with_the_lowest_validation_loss_is_chosen():
     assert rate == 1e-2
     assert losses["0.01"] == min(losses.values())
     assert losses["1e-06"] == pytest.approx(math.log(2), abs=0.1)
+
+
+def test_of_rates_that_are_as_good_the_smallest_is_chosen(monkeypatch):
+    found = {1e-3: 0.5, 3e-3: 0.108, 1e-2: 0.1, 3e-2: math.inf}
+    monkeypatch.setattr(train_synthetic, "train", lambda module, *_, rate, **__: setattr(module, "rate", rate))
+    monkeypatch.setattr(train_synthetic, "validation_loss", lambda module, *_: found[module.rate])
+    how = Training(rates=tuple(found), sizes=SIZES)
+    assert choose_rate(SYNTHETIC_TASKS["aa"], "llama", how, lambda _: None)[0] == 3e-3
 
 
 @pytest.mark.parametrize("model", SMALL_MODELS)

@@ -21,6 +21,7 @@ __all__ = ["Training", "choose_rate", "learner", "run_cell", "test", "train", "v
 # Sequences of training, validation and test are drawn from generators far apart.
 TRAINING_SEED, VALIDATION_SEED, TEST_SEED = 1_000_000, 2_000_000, 4_000_000
 TRIAL_SEEDS = (977, 978, 979, 980)
+AS_GOOD = 0.01  # nats an answer
 
 Report = Callable[[str], None]
 
@@ -100,10 +101,10 @@ def validation_loss(module: nn.Module, task: SyntheticTask, how: Training) -> fl
 
 
 def choose_rate(task: SyntheticTask, model_name: str, how: Training, report: Report) -> tuple[float, dict[str, float]]:
-    """The rate with the lowest validation loss after `trial_steps`, and all losses by rate.
+    """The smallest rate whose validation loss after `trial_steps` is within `AS_GOOD` of the lowest; losses by rate.
 
     A loss is the mean over four seeds that are used for nothing else: a large rate can be best with one seed and fail
-    with another.
+    with another, so the largest rate is not taken where a smaller one is as good.
     """
     losses: dict[str, float] = {}
     for rate in how.rates:
@@ -114,7 +115,8 @@ def choose_rate(task: SyntheticTask, model_name: str, how: Training, report: Rep
             found.append(validation_loss(module, task, how))
         losses[repr(rate)] = sum(found) / len(found)
         report(f"  rate {rate}: validation losses {', '.join(f'{loss:.4f}' for loss in found)}")
-    return min(how.rates, key=lambda rate: losses[repr(rate)]), losses
+    lowest = min(losses.values())
+    return min(rate for rate in how.rates if losses[repr(rate)] <= lowest + AS_GOOD), losses
 
 
 def _silent(line: str) -> None:
