@@ -5,8 +5,8 @@
 
 A cell is one task, one model, one seed. All models have the parameters of Hope within 5 percent, see the same number of
 sequences and are trained the same way; the learning rate is chosen per task and model by validation loss after a
-shorter training with four seeds of its own, from the same grid: the smallest rate that is as good as the best. Cells whose settings differ from those below are done
-anew.
+shorter training with four seeds of its own, from the same grid: the smallest rate that is as good as the best. Cells
+whose settings differ from those below are done anew.
 """
 
 from __future__ import annotations
