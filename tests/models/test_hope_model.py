@@ -179,6 +179,19 @@ def test_missing_weights_begin_as_in_a_new_model(tmp_path):
     assert torch.equal(loaded["model.layers.1.mixer.project.rate_bias"], lost + 1)
 
 
+@pytest.mark.parametrize(
+    ("given", "decay_to", "fastest"),
+    [({}, "initial", 8.0), ({"span": 50.0}, "initial", 50.0), ({"decay_to": "zero", "span": 90.0}, "zero", 90.0)],
+)
+def test_matrix_memories_of_hope_decay_to_their_start_unless_asked(given, decay_to, fastest):
+    layer = make(mixer_types=["self_modifying"], mixer_options={"self_modifying": given}).model.layers[0].mixer
+    assert layer.how.decay_to == decay_to
+    near(1 / torch.sigmoid(-layer.rate_bias[0, 1]), torch.tensor(fastest), 1e-2)
+    mlp = make(mixer_types=["self_modifying"], mixer_options={"self_modifying": {"kind": "mlp"}})
+    assert mlp.model.layers[0].mixer.how.decay_to == "zero"
+    assert logits_of(mlp, some_ids()).isfinite().all()
+
+
 def test_a_new_model_of_a_seed_is_always_the_same():
     first, second = make(seed=3).state_dict(), make(seed=3).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -25,21 +25,22 @@ AS_PUBLISHED: dict[str, dict[str, Any]] = {
     "hebbian": {"output": "gated"},
     "delta": {"conv_width": 4, "output": "normed"},
     "titans": {"conv_width": 4, "output": "gated"},
-    "self_modifying": {"output": "gated", "decay_to": "initial", "span": 8.0, "span_ratio": 1024.0, "gate": 0.1},
+    "self_modifying": {"output": "gated"},
     **{name: {"rope_theta": 10_000.0} for name in ("attention", "sliding_window")},
 }
+# Matrix memories of self-modifying Titans may forget, for what decays is the deviation from their start.
+FORGETTING: dict[str, Any] = {"decay_to": "initial", "span": 8.0, "span_ratio": 1024.0, "gate": 0.1}
 
 
 def make_mixer(config: HopeConfig, layer: int) -> Memory:
     """The mixer of a block, new."""
     name = config.mixer_type(layer)
+    given = config.mixer_options.get(name, {})
     options = {"head_dim": config.head_dim} if config.head_dim is not None else {}
     options |= AS_PUBLISHED.get(name, {})
-    return MIXERS[name](
-        dim=config.hidden_size,
-        num_heads=config.num_attention_heads,
-        **{**options, **config.mixer_options.get(name, {})},
-    )
+    if name == "self_modifying" and given.get("kind", "matrix") == "matrix":
+        options |= FORGETTING
+    return MIXERS[name](dim=config.hidden_size, num_heads=config.num_attention_heads, **{**options, **given})
 
 
 class HopeBlock(nn.Module):
