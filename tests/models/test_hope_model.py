@@ -192,6 +192,13 @@ def test_matrix_memories_of_hope_decay_to_their_start_unless_asked(given, decay_
     assert logits_of(mlp, some_ids()).isfinite().all()
 
 
+def test_the_rule_as_printed_begins_in_hope_as_it_begins_in_the_layer():
+    given = {"decay_to": "zero"}
+    inside = make(mixer_types=["self_modifying"], mixer_options={"self_modifying": given}).model.layers[0].mixer
+    alone = MIXERS["self_modifying"](dim=16, num_heads=2, **given)
+    near(inside.rate_bias, alone.rate_bias)
+
+
 def test_a_new_model_of_a_seed_is_always_the_same():
     first, second = make(seed=3).state_dict(), make(seed=3).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -38,7 +38,8 @@ def make_mixer(config: HopeConfig, layer: int) -> Memory:
     given = config.mixer_options.get(name, {})
     options = {"head_dim": config.head_dim} if config.head_dim is not None else {}
     options |= AS_PUBLISHED.get(name, {})
-    if name == "self_modifying" and given.get("kind", "matrix") == "matrix":
+    asked = (given.get("kind", "matrix"), given.get("decay_to", "initial"))
+    if name == "self_modifying" and asked == ("matrix", "initial"):
         options |= FORGETTING
     return MIXERS[name](dim=config.hidden_size, num_heads=config.num_attention_heads, **{**options, **given})
 

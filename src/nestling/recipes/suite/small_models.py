@@ -50,7 +50,8 @@ def _hope(mixer: str) -> Build:
     def build(vocab_size: int, sizes: Sizes, free: int) -> Any:
         from nestling.models.hope import HopeConfig, HopeForCausalLM
 
-        options: dict[str, Any] = {"chunk_size": sizes.chunk_size, "conv_width": sizes.conv_width or 4}
+        conv_width = 4 if sizes.conv_width is None else sizes.conv_width
+        options: dict[str, Any] = {"chunk_size": sizes.chunk_size, "conv_width": conv_width}
         if mixer == "self_modifying":
             options |= {"negative_eigenvalues": True, "decay_to": "initial", "gate": 0.5}
             options |= {"span": sizes.span, "span_ratio": sizes.span_ratio}
