@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from nestling.cli.bench_domains import domains
+from nestling.cli.bench_intents import intents
 
-bench = typer.Typer(help="Benchmarks: speed, facts, domains.", no_args_is_help=True)
+bench = typer.Typer(help="Benchmarks: speed, facts, domains, intents.", no_args_is_help=True)
 
 
 @bench.command()
@@ -80,3 +81,4 @@ def facts(
 
 
 bench.command()(domains)
+bench.command()(intents)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +26,26 @@ TRAINING = Training(epochs=10, batch_size=32, lr=1e-3)
 DETAILS = {"features": "all-MiniLM-L6-v2, frozen", "layers": list(LAYERS), "pooling": FORMAT}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """What turns sentences into features.
+
+    Args: read: sentences -> [N, D] float32, a row of which depends on its sentence alone; told where to report to.
+        details: what it is, for the record of a run.
+    """
+
+    read: Callable[[Sequence[str], Report | None], Tensor] = field(
+        default=lambda texts, progress: sentence_features(texts, progress=progress)
+    )
+    details: dict[str, Any] = field(default_factory=lambda: dict(DETAILS))
+
+
 def clinc150_stream(
     *,
     folder: Path | None = None,
     part: Literal["test", "validation"] = "test",
     progress: Report | None = None,
+    encoder: Encoder | None = None,
 ) -> Stream:
     """CLINC150: ten experiences of 15 intents on frozen sentence features, class-incremental.
 
@@ -44,13 +60,15 @@ def clinc150_stream(
             then ../shared/data, then the hub through `datasets`.
         part: "validation" scores on the official validation part, for choosing anything.
         progress: called with (sentences done, sentences in all) while features are extracted.
+        encoder: of the sentences; None takes frozen MiniLM states.
     Raises: DataError for files of another shape; ResourceError when the data or the model is nowhere to be found.
     """
     if part not in ("test", "validation"):
         raise DataError(f"part {part!r}: expected 'test' or 'validation'")
     data = read_clinc150(folder)
     test = data.test if part == "test" else data.validation
-    features = sentence_features([*data.train.texts, *test.texts], progress=progress)
+    encoder = encoder or Encoder()
+    features = encoder.read([*data.train.texts, *test.texts], progress)
     inputs_train, inputs_test = features.split([len(data.train.texts), len(test.texts)])
     train_part = Examples(inputs=inputs_train, targets=torch.tensor(data.train.labels))
     test_part = Examples(inputs=inputs_test, targets=torch.tensor(test.labels))
@@ -73,11 +91,13 @@ def clinc150_stream(
         evaluate=accuracy,
         arrange=arrange,
         training=TRAINING,
-        details=DETAILS,
+        details=encoder.details,
     )
 
 
-def banking77_stream(*, folder: Path | None = None, fold: int = 0, progress: Report | None = None) -> Stream:
+def banking77_stream(
+    *, folder: Path | None = None, fold: int = 0, progress: Report | None = None, encoder: Encoder | None = None
+) -> Stream:
     """Banking77: seven experiences of 11 intents on frozen sentence features, scored by cross-validation.
 
     Only the training file (10,003 sentences) is used: it is cut into `NUM_FOLDS` stratified folds, always the same,
@@ -90,12 +110,14 @@ def banking77_stream(*, folder: Path | None = None, fold: int = 0, progress: Rep
         folder: holds `banking77/train.csv` (or that file itself). If None: as in `clinc150_stream`.
         fold: test fold of the given order, 0 to NUM_FOLDS - 1.
         progress: called with (sentences done, sentences in all) while features are extracted.
+        encoder: of the sentences; None takes frozen MiniLM states.
     Raises: DataError for files of another shape; ResourceError when the data or the model is nowhere to be found.
     """
     if not 0 <= fold < NUM_FOLDS:
         raise DataError(f"fold {fold}: expected 0 to {NUM_FOLDS - 1}")
     data: Sentences = read_banking77(folder)
-    inputs, targets = sentence_features(data.texts, progress=progress), torch.tensor(data.labels)
+    encoder = encoder or Encoder()
+    inputs, targets = encoder.read(data.texts, progress), torch.tensor(data.labels)
     everything = Examples(inputs=inputs, targets=targets)
     fold_of = stratified_folds(targets, NUM_FOLDS, FOLD_SEED)
 
@@ -117,7 +139,7 @@ def banking77_stream(*, folder: Path | None = None, fold: int = 0, progress: Rep
         evaluate=accuracy,
         arrange=arrange,
         training=TRAINING,
-        details=DETAILS,
+        details=encoder.details,
     )
 
 

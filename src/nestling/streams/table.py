@@ -20,8 +20,8 @@ from nestling.streams.robot import robot_stream
 from nestling.streams.text import text_stream
 
 Report = Callable[[str, int, int], None]
-# Arguments of builders that are not options: where to report to, and the folder of `folder_stream`.
-_REPORT, _PROGRESS, _PLACE = "report", "progress", "place"
+# Arguments of builders that are not options: where to report to, the folder of `folder_stream`, and objects.
+_REPORT, _PROGRESS, _PLACE, _ENCODER = "report", "progress", "place", "encoder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class StreamSpec:
     def options(self) -> dict[str, Any]:
         """Names and defaults of the options."""
         parameters = inspect.signature(self.build).parameters
-        hidden = (_REPORT, _PROGRESS, _PLACE)
+        hidden = (_REPORT, _PROGRESS, _PLACE, _ENCODER)
         return {name: each.default for name, each in parameters.items() if name not in hidden}
 
 
