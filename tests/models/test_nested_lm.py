@@ -10,6 +10,7 @@ import nestling
 from nestling import NestedLM
 from nestling.errors import InputError
 from nestling.models.nested_lm import frames
+from nestling.models.nested_lm.wording import Wording
 
 MEASURED: dict[tuple[str, bool], frames.Frames] = {}
 KINDS = ("llama", "gpt2", "qwen2", "mamba2")
@@ -74,6 +75,19 @@ def test_every_fact_is_answered_after_one_pass_over_all_of_them(kind: str, templ
         assert lesson.surprise_after < 0.01 < lesson.surprise_before
         assert lesson.id in [id_ for id_, _ in learner.why()]
     assert learner.recall_check().lost == ()
+
+
+def test_a_lesson_that_the_text_does_not_go_on_with_did_not_speak() -> None:
+    learner = nested()
+    question, answer = FACTS[0]
+    lesson = learner.teach(FACTS[0])
+    wording = Wording(tokenizer())
+    asked, said = wording.ask([{"role": "user", "content": question}]), wording.answer(answer)
+    for ids, spoke in ((asked, True), ([*asked, *said], True), ([*asked, *b"zzzz"], False)):
+        logits(learner.model, torch.tensor([ids]))
+        assert (lesson.id in [id_ for id_, _ in learner.why()]) is spoke
+    learner.generate("something else altogether", max_new_tokens=3)
+    assert learner.why() == []
 
 
 def test_the_models_own_forward_and_generate_know_it_too() -> None:

@@ -159,11 +159,14 @@ class NestedLM(Reads):
         self._study.levels.widen(rows)
 
     def why(self) -> list[tuple[str, float]]:
-        """Lessons that opened during the last pass or `generate`, with their scores in (0, 1], in order."""
+        """Lessons that spoke during the last pass or `generate`, with their scores in (0, 1], in order.
+
+        One that opened at a place where the text went on with something else did not speak.
+        """
         if self._reader is None:
             return []
         owners = self._lessons.owners
-        return [(owners[firing.association], firing.score) for firing in self._reader.fired]
+        return [(owners[firing.association], firing.score) for firing in self._reader.fired if firing.followed]
 
     def lessons(self) -> list[Lesson]:
         """All lessons, oldest first."""

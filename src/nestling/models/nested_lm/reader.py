@@ -18,12 +18,16 @@ _CERTAIN = 0.9
 
 @dataclass(frozen=True)
 class Firing:
-    """One opening: row of the batch, position in this pass, index of the association, and its score in (0, 1]."""
+    """One opening: row of the batch, position in this pass, index of the association, and its score in (0, 1].
+
+    followed: False once another token was read than the one it wrote, so that nothing of it was said.
+    """
 
     row: int
     position: int
     association: int
     score: float
+    followed: bool = True
 
 
 @dataclass
@@ -34,6 +38,7 @@ class _Pending:
     form: int
     place: int
     score: float
+    opening: int  # its place in `Reader.fired`
 
 
 @dataclass
@@ -87,8 +92,15 @@ class Reader:
             return
         self._heard = self._heard[:1].repeat(rows, 1)
         pending, said, asked = self._pending[0], self._said[0], self._asked[0]
-        self._pending = [None if pending is None else replace(pending) for _ in range(rows)]
+        self._pending = [pending, *(self._copied(pending, row) for row in range(1, rows))]
         self._said, self._asked = [dict(said) for _ in range(rows)], [asked] * rows
+
+    def _copied(self, pending: _Pending | None, row: int) -> _Pending | None:
+        """The same answer, going on in another row."""
+        if pending is None:
+            return None
+        self.fired.append(replace(self.fired[pending.opening], row=row))
+        return replace(pending, opening=len(self.fired) - 1)
 
     def _walk(self, row: int, key: Tensor, frame: Tensor, best: torch.return_types.max, added: Tensor) -> bool:
         """Write into `added` [T, D] along one text; an answer is interrupted only by a higher score.
@@ -102,6 +114,8 @@ class Reader:
         pending, said, changed = self._pending[row], self._said[row], False
         for t in range(len(score)):
             if pending is not None and not self._goes_on(pending, key[t]):
+                if pending.place == 1:
+                    self.fired[pending.opening] = replace(self.fired[pending.opening], followed=False)
                 pending = None
             owner = int(self.table.owner[opened[t]])
             if where[t] == ASK:
@@ -111,7 +125,7 @@ class Reader:
                 meant = self._asked[row] in (None, owner) or score[t] > _CERTAIN
                 may = meant and score[t] > said.get(owner, 0.0)
             if may and score[t] > (0 if pending is None else pending.score):
-                pending = _Pending(owner, self.table.form(opened[t], where[t]), 0, score[t])
+                pending = _Pending(owner, self.table.form(opened[t], where[t]), 0, score[t], len(self.fired))
                 self.fired.append(Firing(row, t, owner, score[t]))
             if pending is not None:
                 values = self.associations[pending.association].forms[pending.form].values
