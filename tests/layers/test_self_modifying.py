@@ -44,6 +44,8 @@ VARIANTS = {
     "decay to the start, static key": {"decay_to": "initial", "adaptive": ("value", "eta")},
     "gated output": {"output": "gated"},
     "normed output, anchor reads": {"output": "normed", "read": "anchor"},
+    "faster rates": {"rate_gain": 16.0},
+    "faster rates, decay to the start": {"rate_gain": 16.0, "decay_to": "initial", "gate": 0.3},
     "longer chunks of the memory": {"memory_chunk_size": 6},
     "shorter chunks of the memory": {"memory_chunk_size": 3, "gradient": "anchor", "momentum": True},
 }
@@ -293,6 +295,22 @@ def test_what_is_left_of_a_memory_that_forgets(decay_to, left):
         near(memory[0], left * start[name][0])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gain_of_the_rates_changes_how_fast_they_learn_and_nothing_else(kind):
+    slow, fast = make(kind=kind), make(kind=kind, rate_gain=8.0)
+    fast.load_state_dict({name: part / 8 if "rate" in name else part for name, part in slow.state_dict().items()})
+    x = torch.randn(BATCH, 2 * CHUNK + 3, DIM, dtype=torch.float64)
+    answers = [layer(x)[0] for layer in (slow, fast)]
+    near(*answers)
+    for layer, y in zip((slow, fast), answers, strict=True):
+        y.square().sum().backward()
+    for name, parameter in slow.named_parameters():
+        near(fast.get_parameter(name).grad, (8.0 if "rate" in name else 1.0) * parameter.grad, 1e-8)
+    new = [SelfModifyingTitans(dim=6, num_heads=2, kind=kind, rate_gain=gain) for gain in (1.0, 8.0)]
+    near(new[0].rate_bias, 8 * new[1].rate_bias, 1e-5)
+    near(new[0].memories.initial["rates"], 8 * new[1].memories.initial["rates"], 1e-5)
+
+
 @pytest.mark.parametrize(("heads", "spans"), [(1, [20.0]), (3, [10.0, 20.0, 40.0])])
 def test_heads_remember_differently_long(heads, spans):
     layer = SelfModifyingTitans(dim=6, num_heads=heads, span=10.0, span_ratio=4.0, gate=0.3)
@@ -323,6 +341,8 @@ def test_errors_say_what_to_do():
         make(adaptive=("values",))
     with pytest.raises(UnknownNameError, match="initial"):
         make(decay_to="start")
+    with pytest.raises(InputError, match="rate_gain"):
+        make(rate_gain=0.0)
     with pytest.raises(InputError, match="matrix memories"):
         make(kind="mlp", decay_to="initial")
     for wrong in ({"span_ratio": 0.5}, {"gate": 1.0}, {"gate": 0.0}):

@@ -77,6 +77,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         span_ratio: how many times as long the slowest head remembers at the start, >= 1; one head alone is between.
         gate: share of a token's own direction that is written at the start, in (0, 1); None is what keeps a head's
             start for its span.
+        rate_gain: how much faster Adam learns eta and alpha, > 0, see `Options`.
         seed: of the initial memories.
     """
 
@@ -104,6 +105,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         decay_to: str = "zero",
         span_ratio: float = 8.0,
         gate: float | None = None,
+        rate_gain: float = 1.0,
         seed: int = 0,
     ) -> None:
         super().__init__(dim=dim, num_heads=num_heads, head_dim=head_dim)
@@ -124,6 +126,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
             limit=limit,
             negative_eigenvalues=negative_eigenvalues,
             decay_to=decay_to,
+            rate_gain=rate_gain,
         )
         self.conv_width, self.width = conv_width, num_heads * self.head_dim
         self.memories = KINDS[kind](
@@ -141,7 +144,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
             raise InputError(f"expected span_ratio >= 1 and gate None or in (0, 1), got {span_ratio} and {gate}")
         place = [head / (num_heads - 1) for head in range(num_heads)] if num_heads > 1 else [0.5]
         spans = [span * span_ratio**part for part in place]
-        self.rate_bias = nn.Parameter(rate_bias(spans, self.head_dim, gate, self.how))
+        self.rate_bias = nn.Parameter(rate_bias(spans, self.head_dim, gate, self.how) / rate_gain)
         convolved = conv_width > 1
         taps = random_taps(conv_width, num_heads, 3 * self.head_dim).transpose(0, 1).contiguous()
         self.taps = nn.Parameter(taps) if convolved else None
@@ -194,7 +197,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         steps = _steps(length, state.position.tolist(), self.chunk_sizes)
         lengths = [step for step, _ in steps]
         maps: Any = self.memories.maps(batch, dtype)
-        bias = _rows(self.rate_bias.unsqueeze(1).to(dtype), batch)
+        bias = self._bias(batch, dtype)
         taps = None if self.taps is None else _rows(self.taps.to(dtype), batch)
         memory, anchor, surprise = (
             tuple(weight.flatten(0, 1) for weight in weights)
@@ -233,7 +236,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         assert self.taps is not None
         assert isinstance(self.memories, MatrixMemories)
         maps = self.memories.columns(batch, dtype)
-        bias, taps = _rows(self.rate_bias.unsqueeze(1).to(dtype), batch), _rows(self.taps.to(dtype), batch)
+        bias, taps = self._bias(batch, dtype), _rows(self.taps.to(dtype), batch)
         with torch.autocast(x.device.type, enabled=False):
             tokens = view, query, memory, anchor, maps, bias, taps, tail
             found, after, tail = write_and_read_token(*tokens, self.how)
@@ -247,6 +250,10 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
             position=state.position.new_tensor(position),
             tail=tail.unflatten(0, (batch, -1)),
         )
+
+    def _bias(self, batch: int, dtype: torch.dtype) -> Tensor:
+        """What is added to the logits of the rates, [R, 1, rates]."""
+        return _rows(self.how.rate_gain * self.rate_bias.unsqueeze(1).to(dtype), batch)
 
     def _parts(self, raw: Tensor, query: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Key, value, query and the logits of the rates of what was projected and, if it is static, the query."""

@@ -79,7 +79,7 @@ class MatrixMemories(nn.Module):
             return nn.Parameter(scale * torch.randn(num_heads, rows, width, generator=generator))
 
         self.initial = nn.ParameterDict({name: normal(width, width**-0.5) for name in how.vectors})
-        self.initial["rates"] = normal(len(how.rates), 0.1 * width**-0.5)
+        self.initial["rates"] = normal(len(how.rates), 0.1 * width**-0.5 / how.rate_gain)
         self.initial["memory"] = normal(width, 1.0)
 
     def start(self, batch: int) -> Weights:
@@ -91,7 +91,8 @@ class MatrixMemories(nn.Module):
 
     def initial_memories(self) -> dict[str, Weights]:
         """The initial matrices by name, each [H, rows, K]."""
-        rates = {name: self.initial["rates"][:, row : row + 1] for row, name in enumerate(self.how.rates)}
+        start = self.how.rate_gain * self.initial["rates"]
+        rates = {name: start[:, row : row + 1] for row, name in enumerate(self.how.rates)}
         vectors = {name: self.initial[name] for name in self.how.vectors}
         return {name: (weight,) for name, weight in {**vectors, **rates, "memory": self.initial["memory"]}.items()}
 
@@ -115,7 +116,8 @@ class MatrixMemories(nn.Module):
 
     def columns(self, batch: int, dtype: torch.dtype) -> Tensor:
         """The initial memories of all projections as right factors, [R, K, columns]."""
-        columns = torch.cat([self.initial[name].to(dtype) for name in (*self.how.vectors, "rates")], dim=1).mT
+        vectors = [self.initial[name].to(dtype) for name in self.how.vectors]
+        columns = torch.cat([*vectors, self.how.rate_gain * self.initial["rates"].to(dtype)], dim=1).mT
         return columns.expand(batch, -1, -1, -1).flatten(0, 1)
 
     def maps(self, batch: int, dtype: torch.dtype) -> Maps:

@@ -88,12 +88,13 @@ class MlpMemories(nn.Module):
         for name in how.vectors:
             if name not in self.nets:
                 self.initial[name] = normal(width, width, 1.0)
-        self.initial["rates"] = normal(len(how.rates), width, 0.1)
+        self.initial["rates"] = normal(len(how.rates), width, 0.1 / how.rate_gain)
 
     def start(self, batch: int) -> Weights:
         """Both stacks before the first token, [B, H, ...]."""
         dtype = state_dtype(self.initial["rates"])
-        first = torch.cat([*(self.initial[f"{name}_first"] for name in self.nets), self.initial["rates"]], dim=1)
+        rates = self.how.rate_gain * self.initial["rates"]
+        first = torch.cat([*(self.initial[f"{name}_first"] for name in self.nets), rates], dim=1)
         second = torch.stack([self.initial[f"{name}_second"] for name in self.nets], dim=1)
         return tuple(stack.to(dtype).expand(batch, *stack.shape) for stack in (first, second))
 
@@ -103,7 +104,7 @@ class MlpMemories(nn.Module):
         for name in self.nets:
             found[name] = (self.initial[f"{name}_first"], self.initial[f"{name}_second"])
         for row, name in enumerate(self.how.rates):
-            found[name] = (self.initial["rates"][:, row : row + 1],)
+            found[name] = (self.how.rate_gain * self.initial["rates"][:, row : row + 1],)
         return found
 
     def whole(self, memory: Weights) -> Weights:
@@ -131,7 +132,7 @@ class MlpMemories(nn.Module):
         def factor(name: str) -> Tensor:
             return self.initial[name].to(dtype).mT.expand(batch, -1, -1, -1).flatten(0, 1)
 
-        rates = factor("rates")
+        rates = self.how.rate_gain * factor("rates")
         moving = torch.tensor([float(name in self.how.adaptive) for name in self.how.rates]).to(rates)
         vectors = [None if name in self.nets else factor(name) for name in self.how.vectors]
         return Maps(vectors, rates * (1 - moving), moving)

@@ -41,6 +41,8 @@ class Options:
                   (arXiv 2411.12537). Memories whose gradient is taken at the current memory only.
     decay_to:     what decay and erase of (88) bring a memory to: "zero" as printed, or "initial": M - M_0 is what
                   decays and is erased, and gradients are taken at M_0 and what is left of it. Matrix memories only.
+    rate_gain:    logits of eta and alpha are rate_gain (M_b,0 z + b), of parameters that start as much smaller: the
+                  start is the same, and optimizers whose steps have one size (Adam) learn rates that much faster.
     """
 
     dgd: str = "implicit"
@@ -52,6 +54,7 @@ class Options:
     limit: float | None = 4.0
     negative_eigenvalues: bool = False
     decay_to: str = "zero"
+    rate_gain: float = 1.0
 
     def __post_init__(self) -> None:
         for what, given, known in (("dgd", self.dgd, DGD), ("gradient", self.gradient, GRADIENTS)):
@@ -66,6 +69,8 @@ class Options:
                 raise UnknownNameError("adaptive projection", name, ADAPTIVE)
         if self.limit is not None and not self.limit > 0:
             raise InputError(f"limit: expected a length > 0 or None, got {self.limit}")
+        if not 0 < self.rate_gain < math.inf:
+            raise InputError(f"rate_gain: expected a number > 0, got {self.rate_gain}")
         if self.negative_eigenvalues and self.gradient != "current":
             raise InputError(
                 "negative_eigenvalues: expected gradient 'current', which only matrix memories have, got "

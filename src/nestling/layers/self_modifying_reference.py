@@ -111,7 +111,8 @@ def _rates(layer: SelfModifyingTitans, anchors: Memories, view: Tensor, x: Tenso
     """eta, alpha and momentum, [B, H]."""
     how = layer.how
     logits = {
-        name: answer(anchors[name], view).squeeze(-1) + layer.rate_bias[:, row] for row, name in enumerate(how.rates)
+        name: answer(anchors[name], view).squeeze(-1) + how.rate_gain * layer.rate_bias[:, row]
+        for row, name in enumerate(how.rates)
     }
     gate = torch.sigmoid(logits["eta"])
     alpha = torch.sigmoid(logits["alpha"]) if how.weight_decay else torch.ones_like(gate)

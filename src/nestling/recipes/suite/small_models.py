@@ -24,6 +24,8 @@ class Sizes:
     heads:  H, a divisor of D.
     span:   tokens that the fastest head of Hope's memories remembers at the start, > 1.
     span_ratio: how many times as long the slowest one does, >= 1.
+    rate_gain: how much faster Hope's memories learn when to keep and when to turn: a parity is carried as far as what
+        is kept is near 1.
     conv_width: of the short convolutions of all mixers that are memories of ours; 1 leaves them out. None is 1 for
         formal languages, where a symbol must act by itself, and 4 for the rest.
     chunk_size: tokens between two anchors of the memories; 256 is longer than most tasks, so that the projections of
@@ -35,6 +37,7 @@ class Sizes:
     heads: int = 4
     span: float = 8.0
     span_ratio: float = 1024.0
+    rate_gain: float = 16.0
     conv_width: int | None = None
     chunk_size: int = 256
 
@@ -54,7 +57,7 @@ def _hope(mixer: str) -> Build:
         options: dict[str, Any] = {"chunk_size": sizes.chunk_size, "conv_width": conv_width}
         if mixer == "self_modifying":
             options |= {"negative_eigenvalues": True, "decay_to": "initial", "gate": 0.5}
-            options |= {"span": sizes.span, "span_ratio": sizes.span_ratio}
+            options |= {"span": sizes.span, "span_ratio": sizes.span_ratio, "rate_gain": sizes.rate_gain}
         return HopeForCausalLM(
             HopeConfig(
                 vocab_size=vocab_size,
