@@ -16,6 +16,7 @@ from nestling.recipes.machine import describe_machine, describe_versions
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#B8A500", "#7F7F7F")
 NOTES = "\n## Notes\n"
+WHOLE = "everything"  # of the ablation: what the others are compared with, seed by seed
 HEADS = ("validation, 1x", "test, 1x", "test, 4x", "seeds", "learning rate", "parameters", "tokens/s")
 
 
@@ -44,25 +45,36 @@ def notes_of(path: Path) -> str:
 def rows_of(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Means over seeds, and the standard deviation where there are several; best on the test part first."""
     labels = list(dict.fromkeys(result["label"] for result in results))
+    whole = {result["seed"]: result["test_1x"] for result in results if result["label"] == WHOLE}
     rows = []
     for label in labels:
         mine = [result for result in results if result["label"] == label]
         row: dict[str, Any] = {"label": label, "seeds": len(mine), "lr": mine[0]["lr"]}
         for key in ("validation", "test_1x", "test_4x"):
             values = [result[key] for result in mine]
-            mean = sum(values) / len(values)
-            spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1)) if mine[1:] else None
-            row[key], row[f"{key}_spread"] = mean, spread
+            row[key], row[f"{key}_spread"] = mean_and_spread(values)
+        pairs = [(result["test_1x"], whole[result["seed"]]) for result in mine if result["seed"] in whole]
+        if pairs:
+            row["more"], row["more_spread"] = mean_and_spread([mine - other for mine, other in pairs])
         row["parameters"] = mine[0]["parameters"]
         row["tokens_per_second"] = sum(result["tokens_per_second"] for result in mine) / len(mine)
         rows.append(row)
-    return sorted(rows, key=lambda row: row["test_1x"])
+    return sorted(rows, key=lambda row: row.get("more", row["test_1x"]))
+
+
+def mean_and_spread(values: list[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation, None for a single value."""
+    mean = sum(values) / len(values)
+    spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1)) if values[1:] else None
+    return mean, spread
 
 
 def page(rows: list[dict[str, Any]], results: list[dict[str, Any]], name: str) -> str:
     """The table as Markdown, with what was done."""
     first = results[0]
     recipe = first["recipe"]
+    compared = all("more" in row for row in rows)
+    heads = [*(["test, 1x: more than everything, same seeds"] if compared else []), *HEADS]
     lines = [
         "# Language models: what each part of Hope gives" if "ablation" in name else "# Language models compared",
         "",
@@ -71,11 +83,12 @@ def page(rows: list[dict[str, Any]], results: list[dict[str, Any]], name: str) -
         f"Texts `{recipe['data']}`: the last 5 % of every file for test, the 5 % before for validation. Made by "
         "[language_models.py](../../benchmarks/language_models.py), which says how rates were chosen.",
         "",
-        "| | " + " | ".join(HEADS) + " |",
-        "|---|" + "---|" * len(HEADS),
+        "| | " + " | ".join(heads) + " |",
+        "|---|" + "---|" * len(heads),
     ]
     for row in rows:
-        cells = [_with_spread(row, key) for key in ("validation", "test_1x", "test_4x")]
+        keys = [*(["more"] if compared else []), "validation", "test_1x", "test_4x"]
+        cells = [_with_spread(row, key) for key in keys]
         cells += [str(row["seeds"]), f"{row['lr']:g}", f"{row['parameters']:,}", f"{row['tokens_per_second']:,.0f}"]
         lines.append(f"| {row['label']} | " + " | ".join(cells) + " |")
     lines += ["", f"![bits per byte]({name}.png)", ""]
