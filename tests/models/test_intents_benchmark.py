@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -171,6 +172,8 @@ def test_the_benchmark_runs_every_arm_once_and_writes_a_table(
         assert of[name, "in_context", 0].stored > 0
     again = run_intents(plan, tmp_path / "out", said.append)
     assert [each.accuracy for each in again] == [each.accuracy for each in results]
+    one = run_intents(dataclasses.replace(plan, arms=("naive",)), tmp_path / "out", said.append)
+    assert [each.accuracy for each in one] == [each.accuracy for each in results if each.arm == "naive"]
     table = markdown(results)
     assert table.count("\n| clinc150 |") == 4
     assert "± " in table

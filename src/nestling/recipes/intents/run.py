@@ -93,8 +93,8 @@ def run_intents(plan: IntentsPlan, out: Path, report: Report) -> list[IntentsRes
         if set(plan.arms) != {IN_CONTEXT[0]}:  # needs no features
             for texts in texts_of(name, plan.folder, validate=plan.validate):
                 encoder.prepare(texts)
-        if plan.strategies:
-            results += _learned(plan, name, encoder, out)
+        for arm in plan.strategies:
+            results += _learned(plan, name, arm, encoder, out)
         for arm in (each for each in plan.arms if each in IN_CONTEXT):
             for seed in range(plan.seeds):
                 path = out / f"{name}-{arm}-{plan.queries}-seed{seed}.json"
@@ -105,14 +105,14 @@ def run_intents(plan: IntentsPlan, out: Path, report: Report) -> list[IntentsRes
     return results
 
 
-def _learned(plan: IntentsPlan, name: str, encoder: EchoEncoder, out: Path) -> list[IntentsResult]:
+def _learned(plan: IntentsPlan, name: str, arm: str, encoder: EchoEncoder, out: Path) -> list[IntentsResult]:
     stream = stream_of(name, plan.folder, encoder.for_streams(), validate=plan.validate)
     learned = learn(
         stream=stream,
-        strategies=list(plan.strategies),
+        strategies=[arm],
         seeds=plan.seeds,
         order="shuffled",
-        out=out / name,
+        out=out / f"{name}-{arm.replace(':', '-')}",  # by itself, so that arms can be left out of a later call
         resume=True,
         threads=torch.get_num_threads(),
     )
