@@ -222,7 +222,7 @@ def draw(name: str, record: dict[str, Any], path: Path) -> None:
     axis.set(xlim=(-3, 103), xlabel="right, percent (one point a seed)", title=study.title)
     axis.invert_yaxis()
     axis.grid(alpha=0.25)
-    axis.legend(fontsize=8, loc="lower left")
+    axis.legend(fontsize=8, loc="lower right")
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
