@@ -131,6 +131,9 @@ def test_examples_that_do_not_fit_are_left_out_and_names_must_differ() -> None:
     reader.room = 150
     assert reader.show([("a" * 30, 0), ("b" * 30, 1), ("c" * 30, 0)]) == 2
     assert reader.prompt_tokens <= 150
+    reader.room = 50
+    with pytest.raises(InputError, match="no example fits"):
+        reader.show([("a" * 30, 0)])
     with pytest.raises(DataError, match="same name"):
         InContext(model, words, ["a_b", "a b"])
 
@@ -177,6 +180,10 @@ def test_the_benchmark_runs_every_arm_once_and_writes_a_table(
     table = markdown(results)
     assert table.count("\n| clinc150 |") == 4
     assert "± " in table
+    validating = dataclasses.replace(plan, validate=True)
+    for arm in ("naive", "in_context"):  # results of the test part are not taken for those of another
+        with pytest.raises(InputError, match=r"part|another"):
+            run_intents(dataclasses.replace(validating, arms=(arm,)), tmp_path / "out", said.append)
     (tmp_path / "out" / "clinc150-in_context-10-seed0.json").write_text("{}")
     with pytest.raises(DataError, match="remove it"):
         run_intents(plan, tmp_path / "out", said.append)

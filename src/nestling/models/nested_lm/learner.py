@@ -161,7 +161,7 @@ class NestedLM(Reads):
     def why(self) -> list[tuple[str, float]]:
         """Lessons that spoke during the last pass or `generate`, with their scores in (0, 1], in order.
 
-        One that opened at a place where the text went on with something else did not speak.
+        An answer of several tokens that opened where the text went on with something else did not speak.
         """
         if self._reader is None:
             return []

@@ -78,7 +78,8 @@ def echo_states(
         texts: sentences; tokens beyond `MAX_TOKENS` of each are not read.
         depths: layers, 0 the embeddings, 1 the last; a share is rounded to the nearest layer.
         progress: called with (sentences done, sentences in all).
-        cache: keep the result in the user's cache folder, 256 sentences at a time: a second start goes on.
+        cache: keep the result in the user's cache folder, 256 sentences at a time: a second start goes on. A file that
+            is damaged or cannot be written costs the time of reading again and nothing else.
     Returns: [N, number of depths, D] float32, rounded to bfloat16.
     Raises: DataError for no texts or an empty one; InputError for depths out of range.
     """

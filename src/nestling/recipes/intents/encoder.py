@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -45,7 +45,8 @@ class EchoEncoder:
             self.prepare(unknown)
         return torch.stack([self._known[text] for text in texts])
 
-    def for_streams(self) -> Encoder:
-        """What the streams take."""
-        details = {"features": f"{self.name}, frozen; mean state at the second of two readings, five layers"}
+    def for_streams(self, identity: Mapping[str, str]) -> Encoder:
+        """What the streams take. Args: identity: for the record of a run, which goes on only where it is the same."""
+        features = f"{self.name}, frozen; mean state at the second of two readings, five layers"
+        details = {"features": features, **identity}
         return Encoder(read=lambda texts, _: self.read(texts), details=details)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nestling.errors import DataError
+from nestling.errors import DataError, InputError
 from nestling.models.nested_lm.passes import plain_cache
 
 __all__ = ["InContext"]
@@ -40,7 +40,10 @@ class InContext:
         self._read: tuple[Any, list[int]] = (None, [])
 
     def show(self, examples: Sequence[Example]) -> int:
-        """Put as many of the examples as there is room for into the prompt; returns how many."""
+        """Put as many of the examples as there is room for into the prompt; returns how many.
+
+        Raises: InputError when there is room for none.
+        """
         prompt, shown = list(self.begin), 0
         for text, label in examples:
             said = [*self._question(text), *self.names[label], *self.end]
@@ -48,6 +51,10 @@ class InContext:
                 break
             prompt += said
             shown += 1
+        if not shown:
+            raise InputError(
+                f"no example fits into a prompt of {max(0, self.room)} tokens: take a model that reads more"
+            )
         self._prompt = prompt
         self._read = plain_cache(self.model.config), []
         return shown

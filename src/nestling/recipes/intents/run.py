@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ import torch
 
 from nestling.errors import DataError, InputError, UnknownNameError
 from nestling.files import make_folder, write_atomically
+from nestling.models.nested_lm.measured import model_hash
 from nestling.models.pretrained import load_language_model
 from nestling.recipes.intents.encoder import EchoEncoder
 from nestling.recipes.intents.in_context import InContext
 from nestling.recipes.intents.parts import DATA, Parts, parts, stream_of, texts_of
 from nestling.recipes.learn import learn
+from nestling.streams.intents import Encoder
 
 __all__ = ["IN_CONTEXT", "IntentsPlan", "IntentsResult", "run_intents"]
 
@@ -90,23 +93,32 @@ def run_intents(plan: IntentsPlan, out: Path, report: Report) -> list[IntentsRes
     encoder = EchoEncoder(model, tokenizer, plan.model, report)
     results: list[IntentsResult] = []
     for name in plan.data:
+        identity = _identity(plan, name, model)
         if set(plan.arms) != {IN_CONTEXT[0]}:  # needs no features
             for texts in texts_of(name, plan.folder, validate=plan.validate):
                 encoder.prepare(texts)
         for arm in plan.strategies:
-            results += _learned(plan, name, arm, encoder, out)
+            results += _learned(plan, name, arm, encoder.for_streams(identity), out)
         for arm in (each for each in plan.arms if each in IN_CONTEXT):
             for seed in range(plan.seeds):
                 path = out / f"{name}-{arm}-{plan.queries}-seed{seed}.json"
                 if not path.exists():
                     found = _asked(plan, name, arm, seed, (model, tokenizer), encoder, report)
-                    write_atomically(path, json.dumps(asdict(found), indent=1).encode())
-                results.append(_load(path))
+                    content = {"identity": identity, "result": asdict(found)}
+                    write_atomically(path, json.dumps(content, indent=1).encode())
+                results.append(_load(path, identity))
     return results
 
 
-def _learned(plan: IntentsPlan, name: str, arm: str, encoder: EchoEncoder, out: Path) -> list[IntentsResult]:
-    stream = stream_of(name, plan.folder, encoder.for_streams(), validate=plan.validate)
+def _identity(plan: IntentsPlan, name: str, model: Any) -> dict[str, str]:
+    """What a result is of, beside what its file is called: results of something else are not taken for it."""
+    digest = hashlib.sha256(json.dumps(texts_of(name, plan.folder, validate=plan.validate)).encode())
+    part = "validation" if plan.validate else "test"
+    return {"model": model_hash(model), "sentences": digest.hexdigest(), "part": part}
+
+
+def _learned(plan: IntentsPlan, name: str, arm: str, encoder: Encoder, out: Path) -> list[IntentsResult]:
+    stream = stream_of(name, plan.folder, encoder, validate=plan.validate)
     learned = learn(
         stream=stream,
         strategies=[arm],
@@ -147,6 +159,8 @@ def _asked(
         examples = _one_each(data, drawn)
         shown = reader.show(examples)
         kept = [text for text, _ in examples[:shown]]
+        if shown < len(examples):
+            report(f"{name}, seed {seed}: the prompt has room for {shown} of {len(examples)} examples")
     for number, place in enumerate(places):
         if nearest is not None:
             reader.show([(data.train.texts[n], data.train.labels[n]) for n in nearest[number]])
@@ -184,8 +198,13 @@ def _nearest(data: Parts, places: Sequence[int], encoder: EchoEncoder) -> list[l
     return (asked @ known.T).topk(min(NEAREST, len(known)), dim=1).indices.flip(1).tolist()
 
 
-def _load(path: Path) -> IntentsResult:
+def _load(path: Path, identity: Mapping[str, str]) -> IntentsResult:
     try:
-        return IntentsResult(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
+        saved = json.loads(path.read_text())
+        result, was = IntentsResult(**saved["result"]), saved["identity"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{path}: not a result of this benchmark ({error}); remove it to run it again") from error
+    if was != identity:
+        differ = ", ".join(key for key in identity if was.get(key) != identity[key])
+        raise InputError(f"{path} was made with something else ({differ}): choose another --out")
+    return result
