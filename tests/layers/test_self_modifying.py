@@ -46,6 +46,10 @@ VARIANTS = {
     "normed output, anchor reads": {"output": "normed", "read": "anchor"},
     "faster rates": {"rate_gain": 16.0},
     "faster rates, decay to the start": {"rate_gain": 16.0, "decay_to": "initial", "gate": 0.3},
+    "bounded decay": {"span_floor": 0.25},
+    "bounded decay, explicit": {"span_floor": 0.5, "dgd": "explicit", "decay_to": "initial", "rate_gain": 4.0},
+    "bounded decay, no DGD": {"span_floor": 0.1, "dgd": "off", "momentum": True},
+    "bounded decay, no convolution": {"span_floor": 0.25, "conv_width": 1, "negative_eigenvalues": True},
     "longer chunks of the memory": {"memory_chunk_size": 6},
     "shorter chunks of the memory": {"memory_chunk_size": 3, "gradient": "anchor", "momentum": True},
 }
@@ -319,6 +323,23 @@ def test_heads_remember_differently_long(heads, spans):
     near(1 / (1 - alpha), torch.tensor(spans), 1e-4)
 
 
+def test_a_bound_on_forgetting():
+    """The start is that of a layer without; no logit takes more than the bound, and a span below it is free."""
+    spans, share = [10.0, 20.0, 40.0], 1 / 16
+    layer, free = (
+        SelfModifyingTitans(dim=6, num_heads=3, span=10.0, span_ratio=4.0, gate=0.3, span_floor=floor)
+        for floor in (share, None)
+    )
+    lowest = torch.tensor(layer.lowest).unsqueeze(1)
+    near(lowest, torch.tensor([[0.0], [1 - 0.8], [1 - 0.4]]), 1e-6)
+    logits = layer.rate_bias.unsqueeze(1)
+    start = token_rates(logits, None, layer.how, lowest)
+    near(start.log_alpha, token_rates(free.rate_bias.unsqueeze(1), None, free.how).log_alpha, 1e-5)
+    near(1 / (1 - start.log_alpha.exp()), torch.tensor(spans).unsqueeze(1), 1e-3)
+    wiped = token_rates(logits - 100, None, layer.how, lowest).log_alpha.exp()
+    near(wiped, lowest, 1e-6)
+
+
 @pytest.mark.parametrize("dgd", ["implicit", "explicit", "off"])
 @pytest.mark.parametrize(("negative", "kept"), [(True, [1.0, 0.0, -1.0]), (False, [1.0, None, 0.0])])
 def test_what_a_write_keeps_along_its_key(dgd, negative, kept):
@@ -341,6 +362,8 @@ def test_errors_say_what_to_do():
         make(adaptive=("values",))
     with pytest.raises(UnknownNameError, match="initial"):
         make(decay_to="start")
+    with pytest.raises(InputError, match="span_floor"):
+        make(span_floor=1.0)
     with pytest.raises(InputError, match="rate_gain"):
         make(rate_gain=0.0)
     with pytest.raises(InputError, match="matrix memories"):

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, DataCollat
 import nestling
 from nestling.errors import InputError, ShapeError, UnknownNameError
 from nestling.layers import MIXERS
-from nestling.models.hope import HopeCache, HopeConfig, HopeForCausalLM, HopeModel
+from nestling.models.hope import HopeCache, HopeConfig, HopeForCausalLM, HopeModel, mixer_defaults
 from nestling.models.hope.contexts import context_starts
 from nestling.schedule import Level
 
@@ -190,6 +190,16 @@ def test_matrix_memories_of_hope_decay_to_their_start_unless_asked(given, decay_
     mlp = make(mixer_types=["self_modifying"], mixer_options={"self_modifying": {"kind": "mlp"}})
     assert mlp.model.layers[0].mixer.how.decay_to == "zero"
     assert logits_of(mlp, some_ids()).isfinite().all()
+
+
+def test_a_saved_configuration_does_not_change_with_the_defaults(tmp_path, monkeypatch):
+    given = {"self_modifying": {"span": 50.0}}
+    configured(mixer_types=["self_modifying"], mixer_options=given).save_pretrained(tmp_path)
+    assert given == {"self_modifying": {"span": 50.0}}
+    monkeypatch.setitem(mixer_defaults.FORGETTING, "gate", 0.9)
+    loaded = HopeConfig.from_pretrained(tmp_path).mixer_options["self_modifying"]
+    assert (loaded["span"], loaded["gate"], loaded["output"]) == (50.0, 0.1, "gated")
+    assert configured(mixer_types=["self_modifying"]).mixer_options["self_modifying"]["gate"] == 0.9
 
 
 def test_the_rule_as_printed_begins_in_hope_as_it_begins_in_the_layer():

@@ -13,7 +13,7 @@ from nestling.errors import InputError, UnknownNameError
 from nestling.layers.self_modifying_fused import FusedChunk
 from nestling.layers.self_modifying_matrix import MatrixMemories
 from nestling.layers.self_modifying_mlp import MlpMemories
-from nestling.layers.self_modifying_options import Options, rate_bias, token_rates
+from nestling.layers.self_modifying_options import Options, lowest_retention, rate_bias, token_rates
 from nestling.layers.self_modifying_state import SelfModifyingState
 from nestling.layers.self_modifying_token import write_and_read_token
 from nestling.memory.base import Memory, state_dtype, unit
@@ -77,6 +77,8 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         span_ratio: how many times as long the slowest head remembers at the start, >= 1; one head alone is between.
         gate: share of a token's own direction that is written at the start, in (0, 1); None is what keeps a head's
             start for its span.
+        span_floor: bound on how fast a head may forget, in (0, 1): decay takes at most 1 / (span_floor * its first
+            span) per token; None lets every head wipe its memory with one token.
         rate_gain: how much faster Adam learns eta and alpha, > 0, see `Options`.
         seed: of the initial memories.
     """
@@ -105,6 +107,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         decay_to: str = "zero",
         span_ratio: float = 8.0,
         gate: float | None = None,
+        span_floor: float | None = None,
         rate_gain: float = 1.0,
         seed: int = 0,
     ) -> None:
@@ -142,9 +145,12 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         self.momentum = nn.Linear(dim, num_heads) if momentum else None
         if not span_ratio >= 1 or (gate is not None and not 0 < gate < 1):
             raise InputError(f"expected span_ratio >= 1 and gate None or in (0, 1), got {span_ratio} and {gate}")
+        if span_floor is not None and not 0 < span_floor < 1:
+            raise InputError(f"span_floor: expected None or a share in (0, 1), got {span_floor}")
         place = [head / (num_heads - 1) for head in range(num_heads)] if num_heads > 1 else [0.5]
         spans = [span * span_ratio**part for part in place]
-        self.rate_bias = nn.Parameter(rate_bias(spans, self.head_dim, gate, self.how) / rate_gain)
+        self.lowest = lowest_retention(spans, span_floor)
+        self.rate_bias = nn.Parameter(rate_bias(spans, self.head_dim, gate, self.how, self.lowest) / rate_gain)
         convolved = conv_width > 1
         taps = random_taps(conv_width, num_heads, 3 * self.head_dim).transpose(0, 1).contiguous()
         self.taps = nn.Parameter(taps) if convolved else None
@@ -197,7 +203,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         steps = _steps(length, state.position.tolist(), self.chunk_sizes)
         lengths = [step for step, _ in steps]
         maps: Any = self.memories.maps(batch, dtype)
-        bias = self._bias(batch, dtype)
+        bias, lowest = self._bias(batch, dtype), self._lowest(batch, dtype)
         taps = None if self.taps is None else _rows(self.taps.to(dtype), batch)
         memory, anchor, surprise = (
             tuple(weight.flatten(0, 1) for weight in weights)
@@ -207,7 +213,8 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         parts = zip(*(_split(part, lengths) for part in (view, query[0] if query else None, momentum)), steps)
         for z, q, mu, (_, position) in parts:
             if aligned and self.is_fused:
-                read, after, tail = FusedChunk.apply(z, q, memory[0].mT, maps.adaptive, bias, taps, tail, self.how)
+                given = (z, q, memory[0].mT, maps.adaptive, bias, taps, tail, lowest)
+                read, after, tail = FusedChunk.apply(*given, self.how)
                 memory = (after.mT,)
             else:
                 raw = self.memories.project(z, anchor, maps)
@@ -215,7 +222,12 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
                 if taps is not None:
                     vectors, tail = convolve(torch.cat([key, q, value], dim=-1), tail, taps)
                     key, q, value = vectors.split(self.head_dim, dim=-1)
-                tokens = (unit(q), unit(key), value, token_rates(rates + bias, mu, self.how))
+                tokens = (
+                    unit(q),
+                    unit(key),
+                    value,
+                    token_rates(rates + bias, mu, self.how, None if lowest is None else lowest.squeeze(-1)),
+                )
                 read, memory, surprise = self.memories.write(*tokens, memory, anchor, surprise)
             aligned, anchor = not any(map(any, position)), self._move_anchor(anchor, memory, position)
             found.append(read)
@@ -238,7 +250,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         maps = self.memories.columns(batch, dtype)
         bias, taps = self._bias(batch, dtype), _rows(self.taps.to(dtype), batch)
         with torch.autocast(x.device.type, enabled=False):
-            tokens = view, query, memory, anchor, maps, bias, taps, tail
+            tokens = view, query, memory, anchor, maps, bias, taps, tail, self._lowest(batch, dtype)
             found, after, tail = write_and_read_token(*tokens, self.how)
             found = torch.matmul(found.unflatten(0, (batch, -1)), self.memories.initial["memory"].to(dtype).mT)
         y = answer(self.output, found.flatten(1).unsqueeze(1), x)
@@ -254,6 +266,12 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
     def _bias(self, batch: int, dtype: torch.dtype) -> Tensor:
         """What is added to the logits of the rates, [R, 1, rates]."""
         return _rows(self.how.rate_gain * self.rate_bias.unsqueeze(1).to(dtype), batch)
+
+    def _lowest(self, batch: int, dtype: torch.dtype) -> Tensor | None:
+        """What alpha cannot go below, [R, 1, 1]."""
+        if self.lowest is None:
+            return None
+        return _rows(torch.tensor(self.lowest, dtype=dtype, device=self.rate_bias.device).view(-1, 1, 1), batch)
 
     def _parts(self, raw: Tensor, query: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Key, value, query and the logits of the rates of what was projected and, if it is static, the query."""

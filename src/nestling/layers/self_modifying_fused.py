@@ -23,9 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
-from nestling.layers.self_modifying_options import LARGEST_LOGIT, Options, eta_gate
+from nestling.layers.self_modifying_options import LARGEST_LOGIT, Options, eta_gate, log_retention
 from nestling.memory.short_convolution import convolve_backward, convolve_forward
 from nestling.ops.unit_vectors import SMALLEST
 
@@ -38,7 +37,7 @@ LOWEST_SPAN = -60.0
 
 
 class FusedChunk(torch.autograd.Function):
-    """(view, query [R, C, K], S, W, bias, taps, tail, how) -> (y, S, tail)."""
+    """(view, query [R, C, K], S, W, bias, taps, tail, lowest, how) -> (y, S, tail)."""
 
     @staticmethod
     def forward(
@@ -50,6 +49,7 @@ class FusedChunk(torch.autograd.Function):
         bias: Tensor,
         taps: Tensor,
         tail: Tensor,
+        lowest: Tensor | None,
         how: Options,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Answers before M_memory,0, the state and the tail after the chunk."""
@@ -66,7 +66,7 @@ class FusedChunk(torch.autograd.Function):
 
         logits = logits + bias
         gate = eta_gate(logits[..., :1], how.dgd, how.negative_eigenvalues)
-        log_alpha = F.logsigmoid(logits[..., 1:]).clamp_(min=LOWEST_LOG)
+        log_alpha = log_retention(logits[..., 1:], lowest).clamp_(min=LOWEST_LOG)
         write, share = _write_and_share(gate, log_alpha, key, how.dgd, 2.0 if how.negative_eigenvalues else 1.0)
         total = log_alpha.cumsum(1)
         start = total.clamp(min=LOWEST_SPAN).exp_()
@@ -93,7 +93,7 @@ class FusedChunk(torch.autograd.Function):
             view, state, maps, taps, seen_from, seen, size, stacked, gate, log_alpha, write, share, start, decay, read,
             products, push, factor,
         )  # fmt: skip
-        ctx.how = how
+        ctx.how, ctx.lowest = how, lowest
         return answer, after, seen[:, length:].clone()
 
     @staticmethod
@@ -160,7 +160,7 @@ class FusedChunk(torch.autograd.Function):
         grad_made = (grad_made / size).flatten(2)
         grad_seen, grad_taps = convolve_backward(grad_made, seen, taps)
         grad_seen[:, length:] += grad_tail
-        grad_logits = _grad_logits(gate, log_alpha, grad_write, grad_share, grad_log, write, key, how)
+        grad_logits = _grad_logits(gate, log_alpha, grad_write, grad_share, grad_log, write, key, ctx.lowest, how)
         grad_key, grad_query, grad_value = grad_seen[:, taps.shape[1] - 1 :].split(width, dim=-1)
         grad_raw = torch.cat([grad_key, grad_value, grad_logits], dim=-1)
         grad_from = torch.bmm(grad_raw, maps.mT.contiguous())
@@ -171,7 +171,7 @@ class FusedChunk(torch.autograd.Function):
         grad_state.baddbmm_(view.mT, grad_from)
         return (
             grad_view, grad_query, grad_state, grad_maps,
-            grad_logits.sum(1, keepdim=True), grad_taps, grad_seen[:, : taps.shape[1] - 1], None,
+            grad_logits.sum(1, keepdim=True), grad_taps, grad_seen[:, : taps.shape[1] - 1], None, None,
         )  # fmt: skip
 
 
@@ -193,6 +193,7 @@ def _grad_logits(
     grad_log: Tensor,
     write: Tensor,
     key: Tensor,
+    lowest: Tensor | None,
     how: Options,
 ) -> Tensor:
     """Gradients of the logits of eta and alpha [R, C, 2]; keys have length 1 or 0, which no gradient changes."""
@@ -207,6 +208,8 @@ def _grad_logits(
         grad_gate = times * (grad_share + half * alpha * grad_write)
         grad_log = grad_log + write * grad_write
     grad_log = (grad_log * (1 - alpha)).masked_fill(log_alpha <= LOWEST_LOG, 0)
+    if lowest is not None:
+        grad_log = grad_log * (alpha - lowest) / (alpha * (1 - lowest))
     return torch.cat([grad_gate * slope, grad_log], dim=-1)
 
 

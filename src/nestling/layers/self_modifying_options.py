@@ -104,6 +104,11 @@ class Options:
         return ("key", "value", "query") if self.adaptive_query else ("key", "value")
 
 
+def lowest_retention(spans: Sequence[float], span_floor: float | None) -> list[float] | None:
+    """Per head what alpha cannot go below: decay takes at most 1 / (span_floor * span) per token; None is no bound."""
+    return None if span_floor is None else [max(0.0, 1 - 1 / (span_floor * span)) for span in spans]
+
+
 class Rates(NamedTuple):
     """eta [R, C, 1]; log_alpha [R, C]; momentum [R, C] or None."""
 
@@ -112,10 +117,10 @@ class Rates(NamedTuple):
     momentum: Tensor | None
 
 
-def token_rates(logits: Tensor, momentum: Tensor | None, how: Options) -> Rates:
+def token_rates(logits: Tensor, momentum: Tensor | None, how: Options, lowest: Tensor | None = None) -> Rates:
     """Bounded rates from logits.
 
-    gate = sigmoid(logit_eta),   alpha = sigmoid(logit_alpha)
+    gate = sigmoid(logit_eta),   alpha = lowest + (1 - lowest) sigmoid(logit_alpha)
     eta = gate (implicit),   alpha gate / 2 (explicit, so that alpha - 2 eta >= 0),   alpha gate (without DGD)
 
     With negative eigenvalues eta is exp(logit_eta) (implicit: eta / (1 + eta) is the gate) or twice as large, so that
@@ -127,10 +132,11 @@ def token_rates(logits: Tensor, momentum: Tensor | None, how: Options) -> Rates:
         logits: [R, C, rates], in the order of `Options.rates`, biases added.
         momentum: [R, C] in (0, 1), or None.
         how: the options.
+        lowest: of alpha, [R, 1] in [0, 1); None is 0.
     """
     gate = eta_gate(logits[..., :1], how.dgd, how.negative_eigenvalues)
     if how.weight_decay:
-        log_alpha = F.logsigmoid(logits[..., 1])
+        log_alpha = log_retention(logits[..., 1], lowest)
         alpha = log_alpha.exp().unsqueeze(-1)
     else:
         log_alpha, alpha = torch.zeros_like(logits[..., 0]), None
@@ -142,6 +148,13 @@ def token_rates(logits: Tensor, momentum: Tensor | None, how: Options) -> Rates:
     if momentum is not None:
         eta = eta * (1 - momentum.unsqueeze(-1))
     return Rates(eta, log_alpha, momentum)
+
+
+def log_retention(logit: Tensor, lowest: Tensor | None) -> Tensor:
+    """log alpha of its logit."""
+    if lowest is None:
+        return F.logsigmoid(logit)
+    return torch.log1p((lowest - 1) * torch.sigmoid(-logit))
 
 
 def eta_gate(logit: Tensor, dgd: str, negative_eigenvalues: bool) -> Tensor:
@@ -196,16 +209,19 @@ def limited(target: Tensor, limit: float | None) -> Tensor:
     return target * (limit / torch.linalg.vector_norm(target, dim=-1, keepdim=True).clamp(min=limit))
 
 
-def rate_bias(spans: Sequence[float], width: int, gate: float | None, how: Options) -> Tensor:
+def rate_bias(
+    spans: Sequence[float], width: int, gate: float | None, how: Options, lowest: Sequence[float] | None = None
+) -> Tensor:
     """Logits of a new layer [H, rates]: decay takes 1 / span per token.
 
-    Without a gate the erase of a token takes 1 / span of the K directions.
+    Without a gate the erase of a token takes 1 / span of the K directions. lowest: of alpha, per head.
     """
     biases = []
-    for tokens in spans:
+    for head, tokens in enumerate(spans):
         twice = how.dgd == "implicit" or how.negative_eigenvalues
         kept = min(0.5, width / tokens * (0.5 if twice else 1)) if gate is None else gate
-        rates = {"eta": _logit(kept), "alpha": -_logit(1 / tokens)}
+        decay = 1 / tokens if lowest is None else 1 / tokens / (1 - lowest[head])
+        rates = {"eta": _logit(kept), "alpha": -_logit(decay)}
         biases.append([rates[name] for name in how.rates])
     return torch.tensor(biases)
 

@@ -116,6 +116,9 @@ def _rates(layer: SelfModifyingTitans, anchors: Memories, view: Tensor, x: Tenso
     }
     gate = torch.sigmoid(logits["eta"])
     alpha = torch.sigmoid(logits["alpha"]) if how.weight_decay else torch.ones_like(gate)
+    if how.weight_decay and layer.lowest is not None:
+        lowest = torch.tensor(layer.lowest, dtype=alpha.dtype)
+        alpha = lowest + (1 - lowest) * alpha
     eta = {"implicit": gate, "explicit": alpha * gate / 2, "off": alpha * gate}[how.dgd]
     if how.negative_eigenvalues:
         eta = gate / (1 - gate) if how.dgd == "implicit" else 2 * eta

@@ -20,6 +20,7 @@ def write_and_read_token(
     bias: Tensor,
     taps: Tensor,
     tail: Tensor,
+    lowest: Tensor | None,
     how: Options,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What `FusedChunk` computes for the next token, wherever it stands in its chunk; R counts rows and heads.
@@ -40,6 +41,7 @@ def write_and_read_token(
         bias: [R, 1, 2], of the rates.
         taps: [R, W, 3 K].
         tail: [R, W - 1, 3 K], before the convolution.
+        lowest: of alpha, [R, 1, 1], or None.
         how: options with `is_plain`.
 
     Returns:
@@ -51,7 +53,7 @@ def write_and_read_token(
     seen = torch.cat([tail, torch.cat([key, query, value], dim=-1)], dim=1)
     key, query, value = (seen * taps).sum(1, keepdim=True).split(width, dim=-1)
     key, query = _unit(key), _unit(query)
-    rates = token_rates(logits + bias, None, how)
+    rates = token_rates(logits + bias, None, how, None if lowest is None else lowest.squeeze(-1))
     share = shares(key, rates, how)
     target = limited(through(value, value, anchor.mT), how.limit)
     push = share.write * (target - key if how.keeps_start else target)

@@ -13,6 +13,7 @@ from nestling.errors import InputError, UnknownNameError
 from nestling.layers import MIXERS
 from nestling.layers.continuum_options import check_options
 from nestling.models.auto import make_models_known
+from nestling.models.hope.mixer_defaults import completed
 from nestling.ops.activations import activation_named
 from nestling.schedule import Level
 
@@ -48,7 +49,8 @@ class HopeConfig(PreTrainedConfig):
         hidden_act: silu, gelu, relu or tanh.
         gated_mlp: whether levels are gated as in Llama.
         mixer_types: names of `nestling.layers.MIXERS`, repeated from the first block to the last.
-        mixer_options: further options by the name of a mixer, for example {"sliding_window": {"window": 256}}.
+        mixer_options: further options by the name of a mixer, for example {"sliding_window": {"window": 256}};
+            completed with the defaults of a mixer, so that a saved model goes on to mean what it meant.
         update_periods: one level per number, in tokens, the level next to the input first.
         continuum_mode: "static", "online" or "meta".
         continuum_variant: "sequential", "nested" or "independent".
@@ -111,6 +113,7 @@ class HopeConfig(PreTrainedConfig):
         for name in (*self.mixer_types, *self.mixer_options):
             if name not in MIXERS:
                 raise UnknownNameError("mixer", name, MIXERS)
+        self.mixer_options = completed(self.mixer_types, self.mixer_options)
         self._check_continuum()
         make_models_known()
 
