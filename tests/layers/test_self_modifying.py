@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nestling.errors import InputError, ShapeError, UnknownNameError
 from nestling.layers import SelfModifyingTitans, self_modifying_reference
-from nestling.layers.self_modifying_options import Options, shares, token_rates
+from nestling.layers.self_modifying_options import Options, log_retention, shares, token_rates
 
 DIM, HEADS, BATCH, CHUNK = 6, 2, 2, 4
 LENGTHS = [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 7]
@@ -338,6 +338,21 @@ def test_a_bound_on_forgetting():
     near(1 / (1 - start.log_alpha.exp()), torch.tensor(spans).unsqueeze(1), 1e-3)
     wiped = token_rates(logits - 100, None, layer.how, lowest).log_alpha.exp()
     near(wiped, lowest, 1e-6)
+
+
+@pytest.mark.parametrize("momentum", [False, True])
+def test_gradients_stay_finite_at_a_bound(momentum):
+    """Of the hand-written chunk and of the general path; a head whose bound is 0 has the gradient of one without."""
+    options = {"span_floor": 1 / 16, "span": 8.0, "span_ratio": 64.0, "momentum": momentum}
+    for bias in (-100.0, -16.0, 100.0):
+        layer = make(dtype=torch.float32, **options)
+        with torch.no_grad():
+            layer.rate_bias[:, 1] = bias
+        layer(tokens(torch.float32))[0].square().sum().backward()
+        assert all(part.grad is not None and part.grad.isfinite().all() for part in layer.parameters())
+    logit = torch.tensor([-30.0], requires_grad=True)
+    log_retention(logit, torch.zeros(1)).backward()
+    near(logit.grad, torch.ones(1))
 
 
 @pytest.mark.parametrize("dgd", ["implicit", "explicit", "off"])

@@ -78,7 +78,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         gate: share of a token's own direction that is written at the start, in (0, 1); None is what keeps a head's
             start for its span.
         span_floor: bound on how fast a head may forget, in (0, 1): decay takes at most 1 / (span_floor * its first
-            span) per token; None lets every head wipe its memory with one token.
+            span) per token; None lets every head wipe its memory with one token. For weight_decay.
         rate_gain: how much faster Adam learns eta and alpha, > 0, see `Options`.
         seed: of the initial memories.
     """

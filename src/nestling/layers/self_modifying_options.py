@@ -21,6 +21,8 @@ ADAPTIVE = ("key", "value", "query", "eta", "alpha")
 
 # Largest logit of an implicit rate without bound: the key's direction then keeps its size up to 1e-7.
 LARGEST_LOGIT = 16.0
+# Bounds of alpha below count as 0, so that 1 minus a bound is less than 1 in float32.
+SMALLEST_BOUND = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +108,10 @@ class Options:
 
 def lowest_retention(spans: Sequence[float], span_floor: float | None) -> list[float] | None:
     """Per head what alpha cannot go below: decay takes at most 1 / (span_floor * span) per token; None is no bound."""
-    return None if span_floor is None else [max(0.0, 1 - 1 / (span_floor * span)) for span in spans]
+    if span_floor is None:
+        return None
+    bounds = [1 - 1 / (span_floor * span) for span in spans]
+    return [bound if bound > SMALLEST_BOUND else 0.0 for bound in bounds]
 
 
 class Rates(NamedTuple):
@@ -152,9 +157,11 @@ def token_rates(logits: Tensor, momentum: Tensor | None, how: Options, lowest: T
 
 def log_retention(logit: Tensor, lowest: Tensor | None) -> Tensor:
     """log alpha of its logit."""
+    free = F.logsigmoid(logit)
     if lowest is None:
-        return F.logsigmoid(logit)
-    return torch.log1p((lowest - 1) * torch.sigmoid(-logit))
+        return free
+    bounded = torch.log1p((lowest.clamp(min=SMALLEST_BOUND) - 1) * torch.sigmoid(-logit))
+    return torch.where(lowest > 0, bounded, free)
 
 
 def eta_gate(logit: Tensor, dgd: str, negative_eigenvalues: bool) -> Tensor:
