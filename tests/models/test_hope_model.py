@@ -187,7 +187,6 @@ def test_matrix_memories_of_hope_decay_to_their_start_unless_asked(given, decay_
     layer = make(mixer_types=["self_modifying"], mixer_options={"self_modifying": given}).model.layers[0].mixer
     assert layer.how.decay_to == decay_to
     near(1 / torch.sigmoid(-layer.rate_bias[0, 1]), torch.tensor(fastest), 1e-2)
-    assert (layer.lowest is None) == (decay_to == "zero")
     mlp = make(mixer_types=["self_modifying"], mixer_options={"self_modifying": {"kind": "mlp"}})
     assert mlp.model.layers[0].mixer.how.decay_to == "zero"
     assert logits_of(mlp, some_ids()).isfinite().all()

@@ -20,15 +20,8 @@ AS_PUBLISHED: dict[str, dict[str, Any]] = {
     "self_modifying": {"output": "gated"},
     **{name: {"rope_theta": 10_000.0} for name in ("attention", "sliding_window")},
 }
-# Matrix memories of self-modifying Titans may forget, for what decays is the deviation from their start; the slower
-# heads not faster than within 1 / 64 of their first span, or all of them would learn to keep a few tokens only.
-FORGETTING: dict[str, Any] = {
-    "decay_to": "initial",
-    "span": 8.0,
-    "span_ratio": 1024.0,
-    "gate": 0.1,
-    "span_floor": 1 / 64,
-}
+# Matrix memories of self-modifying Titans may forget, for what decays is the deviation from their start.
+FORGETTING: dict[str, Any] = {"decay_to": "initial", "span": 8.0, "span_ratio": 1024.0, "gate": 0.1}
 
 
 def completed(names: Iterable[str], given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -56,7 +56,7 @@ def _hope(mixer: str) -> Build:
         conv_width = 4 if sizes.conv_width is None else sizes.conv_width
         options: dict[str, Any] = {"chunk_size": sizes.chunk_size, "conv_width": conv_width}
         if mixer == "self_modifying":
-            options |= {"negative_eigenvalues": True, "decay_to": "initial", "gate": 0.5, "span_floor": None}
+            options |= {"negative_eigenvalues": True, "decay_to": "initial", "gate": 0.5}
             options |= {"span": sizes.span, "span_ratio": sizes.span_ratio, "rate_gain": sizes.rate_gain}
         return HopeForCausalLM(
             HopeConfig(
