@@ -17,50 +17,59 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nestling.errors import InputError
 from nestling.layers import SelfModifyingTitans, self_modifying
 from nestling.recipes.language.load import load_model
 
-LogAlphas = dict[str, list[Tensor]]
+LogAlphas = dict[str, Tensor]
 
 
 def read_hope(model: Any, ids: Tensor) -> LogAlphas:
-    """log alpha [H, T] of every block."""
-    found: LogAlphas = {}
-    layers = {name: part for name, part in model.named_modules() if isinstance(part, SelfModifyingTitans)}
-    names = iter(())
-    original, order = self_modifying.token_rates, list(layers)
+    """log alpha [H, T] of every block with self-modifying memories; the layers are left on their general path."""
+    found: dict[str, list[Tensor]] = {}
+    original = self_modifying.token_rates
 
     def listen(*given: Any) -> Any:
         rates = original(*given)
-        found.setdefault(next(names), []).append(rates.log_alpha)
+        found[next(reversed(found))].append(rates.log_alpha)
         return rates
 
-    for layer in layers.values():
-        layer.is_fused = False
-    length = next(iter(layers.values())).chunk_sizes[0]
+    def begin(name: str) -> None:
+        found[name] = []
+
+    hooks = []
+    for name, layer in model.named_modules():
+        if isinstance(layer, SelfModifyingTitans):
+            layer.is_fused = False  # the fused path makes its rates itself
+            hooks.append(layer.register_forward_pre_hook(lambda *_, name=name: begin(name)))
     with mock.patch.object(self_modifying, "token_rates", listen), torch.no_grad():
-        names = (name for name in order for _ in range(0, ids.shape[1], length))
         model(input_ids=ids)
-    return {name: [torch.cat(parts, dim=1)] for name, parts in found.items()}
+    for hook in hooks:
+        hook.remove()
+    return {name: torch.cat(parts, dim=1) for name, parts in found.items()}
 
 
 def read_mamba2(model: Any, ids: Tensor) -> LogAlphas:
     """log alpha [H, T] of every block."""
     found: LogAlphas = {}
 
-    def listen_to(name: str, mixer: Any) -> None:
-        def listen(_: Any, __: Any, mapped: Tensor) -> None:
-            step = F.softplus(mapped[0, :, -mixer.num_heads :] + mixer.dt_bias)
-            found[name] = [(-torch.exp(mixer.A_log) * step).mT]
+    def listen(name: str, mixer: Any, mapped: Tensor) -> None:
+        step = F.softplus(mapped[0, :, -mixer.num_heads :] + mixer.dt_bias)
+        found[name] = (-torch.exp(mixer.A_log) * step).mT
 
-        mixer.in_proj.register_forward_hook(listen)
-
-    for name, part in model.named_modules():
-        if hasattr(part, "A_log"):
-            listen_to(name, part)
+    hooks = [
+        part.in_proj.register_forward_hook(lambda _, __, mapped, name=name, part=part: listen(name, part, mapped))
+        for name, part in model.named_modules()
+        if hasattr(part, "A_log")
+    ]
     with torch.no_grad():
         model(input_ids=ids)
+    for hook in hooks:
+        hook.remove()
     return found
+
+
+READERS = {"hope": read_hope, "mamba2": read_mamba2}
 
 
 def main() -> None:
@@ -75,9 +84,14 @@ def main() -> None:
     ids = torch.tensor([list(text)])
     for folder in chosen.model:
         model, _ = load_model(str(folder))
-        found = (read_hope if model.config.model_type == "hope" else read_mamba2)(model.eval(), ids)
+        kind = model.config.model_type
+        if kind not in READERS or model.config.vocab_size < 256:
+            raise InputError(f"{folder}: expected a Hope or Mamba-2 model of bytes, got {kind}")
+        found = READERS[kind](model.eval(), ids)
+        if not found:
+            raise InputError(f"{folder}: this Hope has no self-modifying memories")
         print(f"{folder}\n\n| | span of every head, tokens | smallest alpha |\n|---|---|---|")
-        for name, (log_alpha,) in found.items():
+        for name, log_alpha in found.items():
             spans = " ".join(f"{1 / (-row.mean().item()):.1f}" for row in log_alpha)
             lowest = " ".join(f"{row.exp().min().item():.3f}" for row in log_alpha)
             print(f"| {name} | {spans} | {lowest} |")

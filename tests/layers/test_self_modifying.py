@@ -330,14 +330,14 @@ def test_a_bound_on_forgetting():
         SelfModifyingTitans(dim=6, num_heads=3, span=10.0, span_ratio=4.0, gate=0.3, span_floor=floor)
         for floor in (share, None)
     )
-    lowest = torch.tensor(layer.lowest).unsqueeze(1)
-    near(lowest, torch.tensor([[0.0], [1 - 0.8], [1 - 0.4]]), 1e-6)
+    lowest = torch.tensor(layer.lowest).view(-1, 1, 1)
+    near(lowest.flatten(), torch.tensor([0.0, 1 - 0.8, 1 - 0.4]), 1e-6)
     logits = layer.rate_bias.unsqueeze(1)
     start = token_rates(logits, None, layer.how, lowest)
     near(start.log_alpha, token_rates(free.rate_bias.unsqueeze(1), None, free.how).log_alpha, 1e-5)
     near(1 / (1 - start.log_alpha.exp()), torch.tensor(spans).unsqueeze(1), 1e-3)
     wiped = token_rates(logits - 100, None, layer.how, lowest).log_alpha.exp()
-    near(wiped, lowest, 1e-6)
+    near(wiped, lowest.squeeze(-1), 1e-6)
 
 
 @pytest.mark.parametrize("momentum", [False, True])

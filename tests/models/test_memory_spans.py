@@ -18,7 +18,7 @@ def test_spans_of_a_new_hope_are_what_it_begins_with():
         layer.mixer.memories.initial["rates"].data.zero_()
     found = memory_spans.read_hope(model, some_ids(rows=1))
     assert list(found) == ["model.layers.0.mixer", "model.layers.1.mixer"]
-    for (log_alpha,) in found.values():
+    for log_alpha in found.values():
         assert log_alpha.shape == (2, 13)
         assert (1 / (1 - log_alpha.exp().mean(1))).tolist() == pytest.approx([8.0, 8192.0], rel=1e-2)
 
@@ -32,6 +32,6 @@ def test_spans_of_mamba2():
         torch.nn.init.zeros_(block.mixer.dt_bias)
     found = memory_spans.read_mamba2(model, some_ids(rows=1))
     assert len(found) == 2
-    for (log_alpha,) in found.values():
+    for log_alpha in found.values():
         assert log_alpha.shape == (4, 13)
         assert log_alpha.flatten().tolist() == pytest.approx([-torch.log(torch.tensor(2.0)).item()] * 52)

@@ -222,12 +222,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
                 if taps is not None:
                     vectors, tail = convolve(torch.cat([key, q, value], dim=-1), tail, taps)
                     key, q, value = vectors.split(self.head_dim, dim=-1)
-                tokens = (
-                    unit(q),
-                    unit(key),
-                    value,
-                    token_rates(rates + bias, mu, self.how, None if lowest is None else lowest.squeeze(-1)),
-                )
+                tokens = (unit(q), unit(key), value, token_rates(rates + bias, mu, self.how, lowest))
                 read, memory, surprise = self.memories.write(*tokens, memory, anchor, surprise)
             aligned, anchor = not any(map(any, position)), self._move_anchor(anchor, memory, position)
             found.append(read)

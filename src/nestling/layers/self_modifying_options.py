@@ -137,11 +137,11 @@ def token_rates(logits: Tensor, momentum: Tensor | None, how: Options, lowest: T
         logits: [R, C, rates], in the order of `Options.rates`, biases added.
         momentum: [R, C] in (0, 1), or None.
         how: the options.
-        lowest: of alpha, [R, 1] in [0, 1); None is 0.
+        lowest: of alpha, [R, 1, 1] in [0, 1); None is 0.
     """
     gate = eta_gate(logits[..., :1], how.dgd, how.negative_eigenvalues)
     if how.weight_decay:
-        log_alpha = log_retention(logits[..., 1], lowest)
+        log_alpha = log_retention(logits[..., 1:], lowest).squeeze(-1)
         alpha = log_alpha.exp().unsqueeze(-1)
     else:
         log_alpha, alpha = torch.zeros_like(logits[..., 0]), None

@@ -53,7 +53,7 @@ def write_and_read_token(
     seen = torch.cat([tail, torch.cat([key, query, value], dim=-1)], dim=1)
     key, query, value = (seen * taps).sum(1, keepdim=True).split(width, dim=-1)
     key, query = _unit(key), _unit(query)
-    rates = token_rates(logits + bias, None, how, None if lowest is None else lowest.squeeze(-1))
+    rates = token_rates(logits + bias, None, how, lowest)
     share = shares(key, rates, how)
     target = limited(through(value, value, anchor.mT), how.limit)
     push = share.write * (target - key if how.keeps_start else target)

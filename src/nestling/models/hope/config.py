@@ -50,7 +50,7 @@ class HopeConfig(PreTrainedConfig):
         gated_mlp: whether levels are gated as in Llama.
         mixer_types: names of `nestling.layers.MIXERS`, repeated from the first block to the last.
         mixer_options: further options by the name of a mixer, for example {"sliding_window": {"window": 256}};
-            completed with the defaults of a mixer, so that a saved model goes on to mean what it meant.
+            completed with what Hope models set for a mixer (`mixer_defaults`), which a saved model then names.
         update_periods: one level per number, in tokens, the level next to the input first.
         continuum_mode: "static", "online" or "meta".
         continuum_variant: "sequential", "nested" or "independent".

@@ -25,7 +25,7 @@ FORGETTING: dict[str, Any] = {"decay_to": "initial", "span": 8.0, "span_ratio": 
 
 
 def completed(names: Iterable[str], given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Options by the name of a mixer: what was given, and defaults for the rest, so that a saved model names them all.
+    """Options by the name of a mixer: what was given, and what this file sets, so that a saved model names both.
 
     Args:
         names: of the mixers of a model.
