@@ -107,6 +107,8 @@ class Bench:
 
     def rate(self, model: str) -> float:
         """The learning rate with the lowest loss on the validation part after a share of the budget."""
+        if len(self.rates) == 1:
+            return self.rates[0]
         found = {}
         for lr in self.rates:
             run = Run(model, TUNING_SEED)

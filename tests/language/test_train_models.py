@@ -40,6 +40,16 @@ def test_the_models_are_what_they_are_called():
     assert count_parameters(changed) == pytest.approx(count_parameters(kinds["llama"]), rel=0.02)
 
 
+def test_mamba2_keeps_the_depth_and_state_that_options_name():
+    wanted = count_parameters(make_config("llama", SIZES["small"], vocab_size=BYTES))
+    shallow = make_config("mamba2", SIZES["small"], vocab_size=BYTES, options={"num_hidden_layers": 10})
+    assert shallow.num_hidden_layers == 10
+    assert count_parameters(shallow) == pytest.approx(wanted, rel=0.02)
+    narrow = make_config("mamba2", SIZES["small"], vocab_size=BYTES, options={"state_size": 16})
+    assert narrow.state_size == 16
+    assert count_parameters(narrow) == pytest.approx(wanted, rel=0.05)
+
+
 def test_unknown_models_and_keys_are_named():
     with pytest.raises(UnknownNameError, match="'hope'"):
         make_config("hoppe", SIZES["tiny"], vocab_size=BYTES)

@@ -88,7 +88,7 @@ def _mamba_head(size: Size) -> int:
 
 
 def _mamba2(size: Size, vocab_size: int, target: int, options: Options) -> PreTrainedConfig:
-    """There is no MLP: the number of blocks is fitted, then the width of the states."""
+    """There is no MLP: the number of blocks is fitted, then the width of the states; what options name stays."""
     from transformers import Mamba2Config
 
     def make(layers: int, state: int) -> PreTrainedConfig:
@@ -108,9 +108,11 @@ def _mamba2(size: Size, vocab_size: int, target: int, options: Options) -> PreTr
         }
         return Mamba2Config(**{**given, **options})
 
-    layers = fit_number(lambda count: make(count, 64 if size.hidden_size < 512 else 128), target=target, granule=1)
-    state = fit_number(lambda width: make(layers, width), target=target, granule=4)
-    return make(layers, state)
+    state = options.get("state_size", 64 if size.hidden_size < 512 else 128)
+    layers = options.get("num_hidden_layers") or fit_number(lambda count: make(count, state), target=target, granule=1)
+    if "state_size" in options:
+        return make(layers, state)
+    return make(layers, fit_number(lambda width: make(layers, width), target=target, granule=4))
 
 
 def _samba(size: Size, vocab_size: int, target: int, options: Options) -> PreTrainedConfig:
