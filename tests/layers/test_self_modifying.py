@@ -50,9 +50,6 @@ VARIANTS = {
     "bounded decay, explicit": {"span_floor": 0.5, "dgd": "explicit", "decay_to": "initial", "rate_gain": 4.0},
     "bounded decay, no DGD": {"span_floor": 0.1, "dgd": "off", "momentum": True},
     "bounded decay, no convolution": {"span_floor": 0.25, "conv_width": 1, "negative_eigenvalues": True},
-    "one query": {"num_query_heads": 1},
-    "two queries of four heads": {"num_heads": 4, "head_dim": 3, "num_query_heads": 2, "decay_to": "initial"},
-    "one query, no convolution": {"num_query_heads": 1, "conv_width": 1, "momentum": True},
     "longer chunks of the memory": {"memory_chunk_size": 6},
     "shorter chunks of the memory": {"memory_chunk_size": 3, "gradient": "anchor", "momentum": True},
 }
@@ -382,10 +379,6 @@ def test_errors_say_what_to_do():
         make(decay_to="start")
     with pytest.raises(InputError, match="span_floor"):
         make(span_floor=1.0)
-    with pytest.raises(InputError, match="a divisor of the 2 heads"):
-        make(num_query_heads=3)
-    with pytest.raises(InputError, match="adaptive queries"):
-        make(num_query_heads=1, adaptive=("key", "value", "query"))
     with pytest.raises(InputError, match="rate_gain"):
         make(rate_gain=0.0)
     with pytest.raises(InputError, match="matrix memories"):

@@ -58,8 +58,6 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         dim: width D of the tokens.
         num_heads: H.
         head_dim: K; None is dim / num_heads.
-        num_query_heads: queries of a token, a divisor of H; neighbouring heads share one before the convolution, which
-            each head has for itself. None is H. For static queries.
         kind: "matrix" or "mlp" (2-layer residual, NL 89).
         hidden: width inside an mlp memory; None is 2 K.
         chunk_size: tokens that share one anchor of the projections, >= 1.
@@ -91,7 +89,6 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         dim: int,
         num_heads: int,
         head_dim: int | None = None,
-        num_query_heads: int | None = None,
         kind: str = "matrix",
         hidden: int | None = None,
         chunk_size: int = 64,
@@ -143,8 +140,8 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
             two_anchors=self.chunk_sizes[0] != self.chunk_sizes[1],
             generator=torch.Generator().manual_seed(seed),
         )
-        self.num_query_heads = self._query_heads(num_query_heads)
-        self.input = nn.Linear(dim, self.width + self.num_query_heads * self.head_dim, bias=False)
+        static_query = not self.how.adaptive_query
+        self.input = nn.Linear(dim, (1 + static_query) * self.width, bias=False)
         self.momentum = nn.Linear(dim, num_heads) if momentum else None
         if not span_ratio >= 1 or (gate is not None and not 0 < gate < 1):
             raise InputError(f"expected span_ratio >= 1 and gate None or in (0, 1), got {span_ratio} and {gate}")
@@ -202,7 +199,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         momentum = None
         if logits is not None:
             momentum = torch.sigmoid(logits.to(dtype)).clamp(min=SMALLEST_MOMENTUM).mT.reshape(-1, length)
-        view, query = self._view_and_query(mapped.to(dtype))
+        view, *query = (self._by_head(part) for part in mapped.to(dtype).split(self.width, dim=-1))
         steps = _steps(length, state.position.tolist(), self.chunk_sizes)
         lengths = [step for step, _ in steps]
         maps: Any = self.memories.maps(batch, dtype)
@@ -213,7 +210,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
             for weights in (state.memory, state.anchor, state.surprise)
         )
         tail, found, aligned = state.tail.flatten(0, 1), [], not state.position.any()
-        parts = zip(*(_split(part, lengths) for part in (view, query, momentum)), steps)
+        parts = zip(*(_split(part, lengths) for part in (view, query[0] if query else None, momentum)), steps)
         for z, q, mu, (_, position) in parts:
             if aligned and self.is_fused:
                 given = (z, q, memory[0].mT, maps.adaptive, bias, taps, tail, lowest)
@@ -240,8 +237,8 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
     def _one_token(self, x: Tensor, state: SelfModifyingState) -> tuple[Tensor, SelfModifyingState]:
         """One token [B, 1, D] of matrix memories with the usual options, without gradients."""
         batch, dtype = len(x), state_dtype(self.rate_bias)
-        view, query = self._view_and_query(self.input(x).to(dtype))
-        assert query is not None
+        mapped = self.input(x).to(dtype).view(batch, 2, self.num_heads, self.head_dim)
+        view, query = mapped.transpose(0, 1).reshape(2, -1, 1, self.head_dim).unbind()
         memory, anchor, tail = (part.flatten(0, 1) for part in (state.memory[0], state.anchor[0], state.tail))
         assert self.taps is not None
         assert isinstance(self.memories, MatrixMemories)
@@ -280,27 +277,9 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         """The weights of every memory of a state by name (key, value, eta, alpha, memory), each [B, H, out, in]."""
         return self.memories.materialise(self.memories.whole(state.memory))
 
-    def _view_and_query(self, mapped: Tensor) -> tuple[Tensor, Tensor | None]:
-        """z and q [R, T, K] of [W_in x, W_q x]; neighbouring heads share a query where there are fewer."""
-        view, query = mapped.split([self.width, self.num_query_heads * self.head_dim], dim=-1)
-        return self._by_head(view), self._by_head(query) if self.num_query_heads else None
-
     def _by_head(self, tokens: Tensor) -> Tensor:
-        """[B, T, heads K] to [R, T, K]."""
-        heads = tokens.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-        times = self.num_heads // heads.shape[1]
-        return (heads if times == 1 else heads.repeat_interleave(times, dim=1)).flatten(0, 1)
-
-    def _query_heads(self, wanted: int | None) -> int:
-        """Heads of W_q, 0 when queries are made by a memory."""
-        if self.how.adaptive_query:
-            if wanted is not None:
-                raise InputError(f"num_query_heads: expected None with adaptive queries, got {wanted}")
-            return 0
-        heads = self.num_heads if wanted is None else wanted
-        if heads < 1 or self.num_heads % heads:
-            raise InputError(f"num_query_heads: expected a divisor of the {self.num_heads} heads, got {heads}")
-        return heads
+        """[B, T, H K] to [R, T, K]."""
+        return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2).flatten(0, 1)
 
     def _move_anchor(self, anchor: Weights, memory: Weights, position: list[list[int]]) -> Weights:
         """The memories become the anchor of the rows whose chunk has ended."""

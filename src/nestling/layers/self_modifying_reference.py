@@ -86,12 +86,8 @@ def answer(memory: Weights, vector: Tensor) -> Tensor:
 
 
 def _views(layer: SelfModifyingTitans, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    mapped = layer.input(x).unflatten(-1, (-1, layer.head_dim))
-    view, queries = mapped[:, : layer.num_heads], mapped[:, layer.num_heads :]
-    if layer.how.adaptive_query:
-        return view, None
-    owners = [head * layer.num_query_heads // layer.num_heads for head in range(layer.num_heads)]
-    return view, queries[:, owners]
+    mapped = layer.input(x).unflatten(-1, (-1, layer.num_heads, layer.head_dim))
+    return mapped[:, 0], None if layer.how.adaptive_query else mapped[:, 1]
 
 
 def _convolved(layer: SelfModifyingTitans, name: str, vector: Tensor, seen: dict[str, list[Tensor]]) -> Tensor:
