@@ -119,6 +119,21 @@ def test_levels_that_learn_help_on_a_text_that_repeats_itself(trained, tmp_path)
     assert evaluate_text(still, text, length=100, memory="learning").bits_per_byte == pytest.approx(plain.bits_per_byte)
 
 
+def test_levels_move_at_the_given_periods(trained):
+    text = Text(ids=torch.tensor(list(TEXT.encode()[:301])), bytes=torch.ones(301, dtype=torch.int64))
+    still = evaluate_text(load_model(str(trained / "run"))[0], text, length=300, memory="frozen")
+    levels = len(load_model(str(trained / "run"))[0].config.update_periods)
+    for period, unmoved in ((32, 2), (128, 4)):  # up to 32 and to 128 bytes
+        model, _ = load_model(str(trained / "run"), learning=True, inner_rate=0.3, periods=[period] * levels)
+        moved = evaluate_text(model, text, length=300, memory="learning")
+        assert moved.positions[:unmoved] == still.positions[:unmoved]
+        assert moved.positions[unmoved] != still.positions[unmoved]
+        with pytest.raises(InputError, match=f"more than {period} tokens"):
+            evaluate_text(model, text, length=period, memory="learning")
+    with pytest.raises(InputError, match=f"one for each of the {levels} levels"):
+        load_model(str(trained / "run"), learning=True, periods=[16] * (levels + 1))
+
+
 def test_a_model_without_levels_cannot_learn_while_it_reads(llama):
     with pytest.raises(InputError, match="frozen"):
         load_model(str(llama), learning=True)

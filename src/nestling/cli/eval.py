@@ -34,6 +34,14 @@ def evaluate(
     inner_rate: Annotated[
         float | None, typer.Option(min=0.0, help="Inner learning rate of moving levels.", show_default="the model's")
     ] = None,
+    period: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1,
+            help="Tokens between two moves of a level; once for every level, the first one first.",
+            show_default="the model's",
+        ),
+    ] = None,
     most_tokens: Annotated[int | None, typer.Option(min=1, help="Only so many tokens from the beginning.")] = None,
     part: Annotated[
         str | None, typer.Option(help="train, validation or test, where the data has such parts.", show_default="all")
@@ -64,7 +72,7 @@ def evaluate(
     documents = corpus[part] if part else [each for documents in corpus.values() for each in documents]
     found = []
     for mode in modes[memory]:
-        loaded, tokenizer = load_model(model, learning=mode == "learning", inner_rate=inner_rate)
+        loaded, tokenizer = load_model(model, learning=mode == "learning", inner_rate=inner_rate, periods=period)
         text = read_tokens(documents, tokenizer)
         found += [
             evaluate_text(loaded, text, length=each, memory=mode, most_tokens=most_tokens) for each in length or [1024]

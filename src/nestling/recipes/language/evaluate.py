@@ -113,9 +113,15 @@ def evaluate_text(model: Any, text: Text, *, length: int, memory: str, most_toke
 
     Raises:
         DataError: the text is shorter than a context.
+        InputError: a length below 1, or levels that are to move and would not move before a context ends.
     """
     if length < 1:
         raise InputError(f"length: expected a number >= 1, got {length}")
+    if memory == "learning" and length <= min(model.config.update_periods):
+        raise InputError(
+            f"length: expected more than {min(model.config.update_periods)} tokens, which the first level reads before "
+            f"it moves, got {length}: choose longer contexts or shorter periods (--period, once for every level)"
+        )
     total = len(text.ids) if most_tokens is None else min(len(text.ids), most_tokens + 1)
     count = (total - 1) // length
     if count < 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,9 @@ def find_model(place: str) -> str:
     raise DataError(f"{path} holds no model: expected config.json, as save_pretrained of transformers writes it")
 
 
-def load_model(place: str, *, learning: bool = False, inner_rate: float | None = None) -> tuple[Any, Any]:
+def load_model(
+    place: str, *, learning: bool = False, inner_rate: float | None = None, periods: Sequence[int] | None = None
+) -> tuple[Any, Any]:
     """A causal language model, ready to be read with, and its tokenizer.
 
     Args:
@@ -41,9 +43,10 @@ def load_model(place: str, *, learning: bool = False, inner_rate: float | None =
         learning: whether the levels of a Hope model move while it reads, by next-token loss (where it was trained
             with levels that move by an objective of their own: by that).
         inner_rate: of these moves; None: as the model has it.
+        periods: tokens between two moves of each level, the first one first; None: as the model has it.
 
     Raises:
-        InputError: a model without levels cannot learn while it reads.
+        InputError: a model without levels cannot learn while it reads, or not one period per level.
         DataError, ResourceError: nothing that can be loaded.
     """
     try:
@@ -54,7 +57,7 @@ def load_model(place: str, *, learning: bool = False, inner_rate: float | None =
     with quiet_transformers():
         try:
             config = AutoConfig.from_pretrained(found)
-            options = _learning(config, place, inner_rate) if learning else _still(config)
+            options = _learning(config, place, inner_rate, periods) if learning else _still(config)
             model = AutoModelForCausalLM.from_pretrained(found, **options).eval()
             tokenizer = AutoTokenizer.from_pretrained(found)
         except (OSError, ValueError, KeyError) as error:
@@ -81,15 +84,22 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _learning(config: Any, place: str, inner_rate: float | None) -> dict[str, Any]:
+def _learning(config: Any, place: str, inner_rate: float | None, periods: Sequence[int] | None) -> dict[str, Any]:
     if config.model_type != "hope":
         raise InputError(
             f"{place} is a {config.model_type!r} model without levels: only Hope models learn while they read; "
             "use --memory frozen"
         )
-    options: dict[str, Any] = {} if inner_rate is None else {"continuum_inner_rate": inner_rate}
+    options: dict[str, Any] = {}
     if config.continuum_mode == "static":
         options |= {"continuum_mode": "online", "continuum_objective": "next_token"}
+    if periods:
+        levels = len(config.update_periods)
+        if len(periods) != levels:
+            raise InputError(f"periods: expected one for each of the {levels} levels of {place}, got {[*periods]}")
+        options["update_periods"] = list(periods)
+    if inner_rate is not None:
+        options["continuum_inner_rate"] = inner_rate
     return options
 
 
