@@ -29,7 +29,7 @@ from nestling.recipes.suite.key_words import ADJECTIVES, NOUNS
 from nestling.recipes.suite.reading import Reader
 from nestling.recipes.suite.task import ReadingTask, Report, Settings, SuiteRow
 
-__all__ = ["NEEDLES", "NEEDLE_TASKS", "Needles", "found_share", "largest", "make_example", "sentences_of"]
+__all__ = ["NEEDLE_TASKS", "Needles", "found_share", "largest", "make_example", "sentences_of"]
 
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 NEEDLE = "One of the special magic {kind}s for {key} is: {value}."
@@ -172,7 +172,7 @@ def run(name: str, what: Needles, reader: Reader, settings: Settings, report: Re
     return rows
 
 
-NEEDLES: dict[str, tuple[str, Needles]] = {
+_WHICH: dict[str, tuple[str, Needles]] = {
     "needle_single_1": ("a number hidden in noise", Needles(noise=True)),
     "needle_single_2": ("a number hidden in real text", Needles()),
     "needle_single_3": ("a uuid hidden in real text", Needles(kind="uuid")),
@@ -190,5 +190,5 @@ NEEDLE_TASKS: tuple[ReadingTask, ...] = tuple(
         find=(lambda _: None) if what.noise else lambda settings: books(settings.data),
         run=partial(run, name, what),
     )
-    for name, (summary, what) in NEEDLES.items()
+    for name, (summary, what) in _WHICH.items()
 )
