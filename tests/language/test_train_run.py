@@ -137,6 +137,22 @@ def test_weights_decay_but_norms_rates_and_initial_memories_do_not():
     assert optimizer.param_groups[0]["betas"] == (0.9, 0.95)
 
 
+@pytest.mark.parametrize("name", ["muon", "m3"])
+def test_optimizers_of_matrices_leave_embeddings_head_and_initial_memories_to_adam(name):
+    from nestling import HopeConfig, HopeForCausalLM
+
+    sizes = {"vocab_size": 9, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = HopeForCausalLM(HopeConfig(**sizes, update_periods=[8], tie_word_embeddings=False))
+    optimizer = build_optimizer(tiny_recipe("x", optimizer=name, weight_decay=0.3), model)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    matrices = {names[id(p)] for group in optimizer.param_groups if not group["elementwise"] for p in group["params"]}
+    linear = {f"{path}.weight" for path, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
+    assert matrices == linear - {"lm_head.weight"}
+    decayed = {names[id(p)] for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    assert decayed == linear | {"model.embed_tokens.weight"}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(names)
+
+
 def test_what_cannot_be_trained_is_refused_in_words(tmp_path):
     data = write_text(tmp_path)
     with pytest.raises(UnknownNameError, match="'tiny'"):

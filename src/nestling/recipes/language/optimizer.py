@@ -55,7 +55,9 @@ def build_optimizer(recipe: Recipe, module: nn.Module) -> Optimizer:
     """The optimizer of a recipe on the trainable parameters of a module.
 
     Weights of linear maps and embeddings get the recipe's weight decay, everything else (norms, rates, initial states
-    of memories) none. AdamW's betas are 0.9 and 0.95, as is usual for language models.
+    of memories) none. AdamW's betas are 0.9 and 0.95, as is usual for language models. Of optimizers that treat
+    matrices as such (Muon, M3) the linear maps between tokens' vectors are matrices; embeddings, head, convolutions
+    and initial memories take their step for vectors.
 
     Raises:
         UnknownNameError, InputError: naming what is wrong.
@@ -75,7 +77,12 @@ def build_optimizer(recipe: Recipe, module: nn.Module) -> Optimizer:
     decayed, others = _by_decay(module)
     if "weight_decay" not in known:
         return made([*decayed, *others], **common)
-    groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    if "elementwise" in known:
+        ends = _embeddings(module)
+        groups[0]["params"] = [pair for pair in decayed if id(pair[1]) not in ends]
+        groups[1]["elementwise"] = True
+        groups.append({"params": [pair for pair in decayed if id(pair[1]) in ends], "elementwise": True})
     return made([group for group in groups if group["params"]], **common)
 
 
@@ -84,6 +91,13 @@ def _by_decay(module: nn.Module) -> tuple[list[tuple[str, Any]], list[tuple[str,
     heavy = {id(part.weight) for part in module.modules() if isinstance(part, nn.Linear | nn.Embedding)}
     named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
     return [pair for pair in named if id(pair[1]) in heavy], [pair for pair in named if id(pair[1]) not in heavy]
+
+
+def _embeddings(module: nn.Module) -> set[int]:
+    """Weights of embeddings and of the head of a model of transformers."""
+    parts: list[Any] = [part for part in module.modules() if isinstance(part, nn.Embedding)]
+    parts.append(getattr(module, "get_output_embeddings", lambda: None)())
+    return {id(part.weight) for part in parts if part is not None}
 
 
 def _by_level(recipe: Recipe, module: nn.Module, made: Any, options: dict[str, Any]) -> Optimizer:
