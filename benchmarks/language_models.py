@@ -3,6 +3,7 @@
     python benchmarks/language_models.py --data FOLDER --out runs/language_models      everything, resumable
     python benchmarks/language_models.py ... --only hope --seed 0                      one run of it
     python benchmarks/language_models.py ... --ablation                                what each part of Hope gives
+    python benchmarks/language_models.py ... --optimizer muon:precision=parameter      with Muon; --out of its own
     python benchmarks/language_models.py ... --write docs/results                      tables and pictures so far
     python benchmarks/language_models.py ... --list                                    what is done and what is left
 
@@ -86,7 +87,7 @@ class Bench:
         self.out: Path = chosen.out / ("ablation" if chosen.ablation else "models")
         self.shared: Path = chosen.out / "rates"
         self.data = str(find_data(chosen.data, chosen.files))
-        self.budget, self.rates = chosen.budget_tokens, tuple(chosen.rates)
+        self.budget, self.rates, self.optimizer = chosen.budget_tokens, tuple(chosen.rates), chosen.optimizer
 
     def recipe(self, run: Run, *, lr: float, tokens: int) -> Recipe:
         """What decides a training."""
@@ -99,6 +100,7 @@ class Bench:
             length=LENGTH,
             batch_size=BATCH,
             seed=run.seed,
+            optimizer=self.optimizer,
             options=ABLATION[run.variant] if run.variant else {},
             evaluate_every=0,
             evaluate_rows=128,
@@ -226,6 +228,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, action="append", help="several times")
     parser.add_argument("--budget-tokens", type=int, default=BUDGET)
     parser.add_argument("--rates", type=float, nargs="+", default=list(RATES), help="the grid, the same for all models")
+    parser.add_argument("--optimizer", default="adamw", help="of all models, as `nestling train` takes it")
     parser.add_argument("--ablation", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--list", action="store_true", help="show what is done")

@@ -21,11 +21,13 @@ HEADS = ("validation, 1x", "test, 1x", "test, 4x", "seeds", "learning rate", "pa
 
 
 def write_pages(results: list[dict[str, Any]], folder: Path, *, ablation: bool) -> None:
-    """Write language_models (or language_models_ablation) .json, .md and .png into a folder."""
+    """Write .json, .md and .png into a folder, named by what was compared and, but for AdamW, by the optimizer."""
     if not results:
         raise SystemExit("no finished run: start some first")
     make_folder(folder)
-    name = "language_models_ablation" if ablation else "language_models"
+    optimizer = results[0]["recipe"]["optimizer"].partition(":")[0]
+    by = "" if optimizer == "adamw" else f"_{optimizer}"
+    name = "language_models" + by + ("_ablation" if ablation else "")
     rows = rows_of(results)
     content = {"machine": describe_machine(), "versions": describe_versions(), "rows": rows, "runs": results}
     write_atomically(folder / f"{name}.json", json.dumps(content, indent=1).encode())
@@ -79,7 +81,8 @@ def page(rows: list[dict[str, Any]], results: list[dict[str, Any]], name: str) -
         "# Language models: what each part of Hope gives" if "ablation" in name else "# Language models compared",
         "",
         f"Bits per byte, lower is better; mean and standard deviation over seeds. {first['tokens']:,} bytes of "
-        f"training for every model in contexts of {recipe['length']} (1x); 4x is contexts of {4 * recipe['length']}. "
+        f"training with {recipe['optimizer']} for every model in contexts of {recipe['length']} (1x); 4x is contexts "
+        f"of {4 * recipe['length']}. "
         f"Texts `{recipe['data']}`: the last 5 % of every file for test, the 5 % before for validation. Made by "
         "[language_models.py](../../benchmarks/language_models.py), which says how rates were chosen.",
         "",
