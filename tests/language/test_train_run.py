@@ -138,7 +138,7 @@ def test_weights_decay_but_norms_rates_and_initial_memories_do_not():
 
 
 @pytest.mark.parametrize("name", ["muon", "m3"])
-def test_optimizers_of_matrices_leave_embeddings_head_and_initial_memories_to_adam(name):
+def test_optimizers_of_matrices_take_linear_maps_and_the_memories_of_each_head(name):
     from nestling import HopeConfig, HopeForCausalLM
 
     sizes = {"vocab_size": 9, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -147,7 +147,10 @@ def test_optimizers_of_matrices_leave_embeddings_head_and_initial_memories_to_ad
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     matrices = {names[id(p)] for group in optimizer.param_groups if not group["elementwise"] for p in group["params"]}
     linear = {f"{path}.weight" for path, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
-    assert matrices == linear - {"lm_head.weight"}
+    memories = {f"model.layers.0.mixer.memories.initial.{name}" for name in ("key", "value", "memory")}
+    assert matrices == linear - {"lm_head.weight"} | memories
+    stacked = {names[id(p)] for group in optimizer.param_groups if group["stacked"] for p in group["params"]}
+    assert stacked == memories
     decayed = {names[id(p)] for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
     assert decayed == linear | {"model.embed_tokens.weight"}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(names)

@@ -182,3 +182,35 @@ def test_m3_stable_does_not_see_the_scale_of_the_loss_and_printed_does() -> None
 
         one, other = follow(make, START, grads), follow(make, START, [1000 * grad for grad in grads])
         assert torch.allclose(one, other, atol=1e-5) == same
+
+
+@pytest.mark.parametrize("adjust", ["match_rms_adamw", "original", "none"])
+def test_a_stack_of_matrices_moves_as_its_matrices_do(adjust: Any) -> None:
+    start, grads = draw(3, 5, 2, seed=7), [draw(3, 5, 2, seed=seed) for seed in range(8, 12)]
+    options: dict[str, Any] = {"lr": 0.1, "adjust": adjust, "precision": "parameter", "weight_decay": 0.2}
+
+    def build(params: list[nn.Parameter], *, stacked: bool) -> Muon:
+        return Muon([{"params": params, "stacked": stacked}], **options)
+
+    moved = follow(lambda params: build(params, stacked=True), start, grads)
+    for head in range(3):
+        alone = follow(lambda params: build(params, stacked=False), start[head], [grad[head] for grad in grads])
+        torch.testing.assert_close(moved[head], alone, **EXACT)
+    flat = follow(lambda params: build(params, stacked=False), start, grads)
+    assert (flat - moved).abs().max() > 0.01
+
+
+def test_m3_orthogonalises_every_matrix_of_a_stack() -> None:
+    start, grad = draw(3, 5, 2, seed=7), draw(3, 5, 2, seed=8)
+    moves = {}
+    for stacked in (True, False):
+        moved = follow(
+            lambda params, stacked=stacked: M3([{"params": params, "stacked": stacked}], lr=0.1, precision="parameter"),
+            start,
+            [grad],
+        )
+        moves[stacked] = moved - start
+    # After one step M3's second moment makes every entry a sign: those of the answer of Newton-Schulz.
+    answers = torch.stack([newton_schulz(one, coefficients=QUINTIC) for one in grad])
+    assert torch.equal(moves[True].sign(), -answers.sign())
+    assert not torch.equal(moves[False].sign(), -answers.sign())

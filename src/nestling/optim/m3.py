@@ -54,6 +54,7 @@ class M3(MemoryOptimizer):
         steps: of Newton-Schulz, >= 1.
         precision: of Newton-Schulz, "bfloat16" or "parameter".
         elementwise: whether matrices too take Adam's step.
+        stacked: whether parameters of three axes and more are stacks of matrices, see `Muon`.
         vector_scale: > 0, factor of lr for Adam's step.
         vector_betas: of Adam's step.
         vector_eps: of Adam's step.
@@ -81,6 +82,7 @@ class M3(MemoryOptimizer):
         steps: int = 5,
         precision: Precision = "bfloat16",
         elementwise: bool = False,
+        stacked: bool = False,
         vector_scale: float = 1.0,
         vector_betas: tuple[float, float] = (0.9, 0.999),
         vector_eps: float = 1e-8,
@@ -98,6 +100,7 @@ class M3(MemoryOptimizer):
             "steps": steps,
             "precision": precision,
             "elementwise": elementwise,
+            "stacked": stacked,
             "vector_scale": vector_scale,
             "vector_betas": vector_betas,
             "vector_eps": vector_eps,
@@ -123,7 +126,7 @@ class M3(MemoryOptimizer):
             torch._foreach_addcmul_(squares, grads, grads, value=second)
         else:
             torch._foreach_lerp_(fast, grads, 1 - first)
-        answers = orthogonal(fast, steps=group["steps"], precision=group["precision"])
+        answers = orthogonal(fast, **_how(group))
         moves = torch._foreach_mul(slow_answers, group["slow_weight"])
         torch._foreach_add_(moves, answers)
         if not printed:
@@ -156,8 +159,13 @@ class M3(MemoryOptimizer):
         else:
             torch._foreach_lerp_(slow, torch._foreach_div(sums, float(period)), 1 - third)
         torch._foreach_zero_(sums)
-        for p, answer in zip(due, orthogonal(slow, steps=group["steps"], precision=group["precision"])):
+        for p, answer in zip(due, orthogonal(slow, **_how(group))):
             self.state[p]["slow_answer"].copy_(answer)
+
+
+def _how(group: Group) -> dict[str, Any]:
+    """Of Newton-Schulz."""
+    return {"steps": group["steps"], "precision": group["precision"], "stacked": bool(group["stacked"])}
 
 
 ROW = OptimizerRow(

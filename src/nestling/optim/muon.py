@@ -33,7 +33,8 @@ class Muon(MemoryOptimizer):
     Source: NL eq. 42-44, 52; Jordan et al. 2024; rate factors r from Liu et al. 2025 (arXiv 2502.16982).
 
     Parameters of two axes and more are matrices [out, the rest]; the others take Adam's step at lr * vector_scale.
-    Embeddings and heads are better left to Adam too: give them a group with elementwise=True.
+    Embeddings and heads are better left to Adam too: give them a group with elementwise=True. Matrices of several heads
+    in one parameter [H, out, in] are matrices of their own in a group with stacked=True.
 
     Args:
         params: parameters or groups.
@@ -46,6 +47,8 @@ class Muon(MemoryOptimizer):
             "original" sqrt(max(1, V / K)); "none" 1. torch.optim.Muon's default is "original".
         precision: of Newton-Schulz: "bfloat16" as torch's, or "parameter", the type of the parameter.
         elementwise: whether matrices too take Adam's step.
+        stacked: whether parameters of three axes and more are stacks of matrices [H, out, the rest], each with an
+            answer of its own.
         vector_scale: > 0, factor of lr for Adam's step.
         vector_betas: of Adam's step.
         vector_eps: of Adam's step.
@@ -71,6 +74,7 @@ class Muon(MemoryOptimizer):
         adjust: Adjustment = "match_rms_adamw",
         precision: Precision = "bfloat16",
         elementwise: bool = False,
+        stacked: bool = False,
         vector_scale: float = 1.0,
         vector_betas: tuple[float, float] = (0.9, 0.999),
         vector_eps: float = 1e-8,
@@ -88,6 +92,7 @@ class Muon(MemoryOptimizer):
             "adjust": adjust,
             "precision": precision,
             "elementwise": elementwise,
+            "stacked": stacked,
             "vector_scale": vector_scale,
             "vector_betas": vector_betas,
             "vector_eps": vector_eps,
@@ -103,36 +108,43 @@ class Muon(MemoryOptimizer):
         memory = self._buffers(matrices, "memory")
         torch._foreach_lerp_(memory, slopes, 1 - group["momentum"])
         wanted = list(torch._foreach_lerp(slopes, memory, group["momentum"])) if group["nesterov"] else memory
-        for p, answer in zip(matrices, orthogonal(wanted, steps=group["steps"], precision=group["precision"])):
-            p.add_(answer, alpha=-float(group["lr"]) * rate_factor(group["adjust"], p))
+        stacked = bool(group["stacked"])
+        answers = orthogonal(wanted, steps=group["steps"], precision=group["precision"], stacked=stacked)
+        for p, answer in zip(matrices, answers):
+            p.add_(answer, alpha=-float(group["lr"]) * rate_factor(group["adjust"], p, stacked=stacked))
 
 
-def orthogonal(tensors: list[Tensor], *, steps: int, precision: Precision) -> list[Tensor]:
+def orthogonal(tensors: list[Tensor], *, steps: int, precision: Precision, stacked: bool = False) -> list[Tensor]:
     """Newton-Schulz of each tensor as a matrix [out, the rest]; matrices of one shape go through it together.
+
+    stacked: tensors of three axes and more are stacks of matrices [H, out, the rest], each orthogonal by itself.
 
     A sharded matrix is gathered, and every rank does the whole iteration: its products need all of it.
     """
     answers: list[Tensor] = [torch.empty(0)] * len(tensors)
     together: dict[Any, list[int]] = defaultdict(list)
-    matrices = [whole(tensor).flatten(1) for tensor in tensors]
-    for index, matrix in enumerate(matrices):
-        together[(matrix.shape, matrix.dtype, matrix.device)].append(index)
+    stacks = [_as_stack(whole(tensor), stacked=stacked) for tensor in tensors]
+    for index, stack in enumerate(stacks):
+        together[(stack.shape[1:], stack.dtype, stack.device)].append(index)
     for indices in together.values():
-        dtype = torch.bfloat16 if precision == "bfloat16" else matrices[indices[0]].dtype
-        if len(indices) == 1:
-            results = [newton_schulz(matrices[indices[0]], steps=steps, coefficients=QUINTIC, dtype=dtype)]
-        else:
-            stacked = torch.stack([matrices[index] for index in indices])
-            results = newton_schulz(stacked, steps=steps, coefficients=QUINTIC, dtype=dtype).unbind()
-        for index, result in zip(indices, results):
-            tensor = tensors[index]
-            answers[index] = placed_like(result.reshape(tensor.shape) if tensor.ndim > 2 else result, tensor)
+        dtype = torch.bfloat16 if precision == "bfloat16" else stacks[indices[0]].dtype
+        joined = torch.cat([stacks[index] for index in indices])
+        found = newton_schulz(joined[0] if len(joined) == 1 else joined, steps=steps, coefficients=QUINTIC, dtype=dtype)
+        parts = found.view_as(joined).split([len(stacks[index]) for index in indices])
+        for index, part in zip(indices, parts):
+            answers[index] = placed_like(part.reshape(tensors[index].shape), tensors[index])
     return answers
 
 
-def rate_factor(adjust: Adjustment, p: Tensor) -> float:
+def _as_stack(tensor: Tensor, *, stacked: bool) -> Tensor:
+    """[matrices, out, in]."""
+    return tensor.flatten(2) if stacked and tensor.ndim > 2 else tensor.flatten(1).unsqueeze(0)
+
+
+def rate_factor(adjust: Adjustment, p: Tensor, *, stacked: bool = False) -> float:
     """How much larger the step of this matrix is than lr."""
-    rows, columns = p.shape[0], p[0].numel()
+    one = p[0] if stacked and p.ndim > 2 else p
+    rows, columns = one.shape[0], one[0].numel()
     if adjust == "original":
         return math.sqrt(max(1.0, rows / columns))
     return 0.2 * math.sqrt(max(rows, columns)) if adjust == "match_rms_adamw" else 1.0

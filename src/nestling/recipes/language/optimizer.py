@@ -56,8 +56,8 @@ def build_optimizer(recipe: Recipe, module: nn.Module) -> Optimizer:
 
     Weights of linear maps and embeddings get the recipe's weight decay, everything else (norms, rates, initial states
     of memories) none. AdamW's betas are 0.9 and 0.95, as is usual for language models. Of optimizers that treat
-    matrices as such (Muon, M3) the linear maps between tokens' vectors are matrices; embeddings, head, convolutions
-    and initial memories take their step for vectors.
+    matrices as such (Muon, M3) linear maps are matrices, and the initial memories of heads stacks of them; embeddings,
+    head, convolutions and rates take their step for vectors.
 
     Raises:
         UnknownNameError, InputError: naming what is wrong.
@@ -79,10 +79,14 @@ def build_optimizer(recipe: Recipe, module: nn.Module) -> Optimizer:
         return made([*decayed, *others], **common)
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
     if "elementwise" in known:
-        ends = _embeddings(module)
-        groups[0]["params"] = [pair for pair in decayed if id(pair[1]) not in ends]
-        groups[1]["elementwise"] = True
-        groups.append({"params": [pair for pair in decayed if id(pair[1]) in ends], "elementwise": True})
+        ends, stacks = _embeddings(module), _stacks(module)
+        groups = [
+            {"params": [pair for pair in decayed if id(pair[1]) not in ends]},
+            {"params": [pair for pair in decayed if id(pair[1]) in ends], "elementwise": True},
+            {"params": [pair for pair in others if id(pair[1]) in stacks], "stacked": True},
+            {"params": [pair for pair in others if id(pair[1]) not in stacks], "elementwise": True},
+        ]
+        groups[2]["weight_decay"] = groups[3]["weight_decay"] = 0.0
     return made([group for group in groups if group["params"]], **common)
 
 
@@ -98,6 +102,19 @@ def _embeddings(module: nn.Module) -> set[int]:
     parts: list[Any] = [part for part in module.modules() if isinstance(part, nn.Embedding)]
     parts.append(getattr(module, "get_output_embeddings", lambda: None)())
     return {id(part.weight) for part in parts if part is not None}
+
+
+def _stacks(module: nn.Module) -> set[int]:
+    """Initial memories with a matrix per head, [H, out, in]; not those of the rates, which are vectors."""
+    found = [getattr(part, "initial", None) for part in module.modules()]
+    memories = [
+        weight
+        for initial in found
+        if isinstance(initial, nn.ParameterDict | nn.ParameterList)
+        for name, weight in (initial.items() if isinstance(initial, nn.ParameterDict) else enumerate(initial))
+        if name != "rates"
+    ]
+    return {id(weight) for weight in memories if weight.ndim == 3}
 
 
 def _by_level(recipe: Recipe, module: nn.Module, made: Any, options: dict[str, Any]) -> Optimizer:
