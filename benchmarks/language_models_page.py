@@ -78,7 +78,7 @@ def page(rows: list[dict[str, Any]], results: list[dict[str, Any]], name: str) -
     compared = all("more" in row for row in rows)
     heads = [*(["test, 1x: more than everything, same seeds"] if compared else []), *HEADS]
     lines = [
-        "# Language models: what each part of Hope gives" if "ablation" in name else "# Language models compared",
+        _title(name, recipe["optimizer"]),
         "",
         f"Bits per byte, lower is better; mean and standard deviation over seeds. {first['tokens']:,} bytes of "
         f"training with {recipe['optimizer']} for every model in contexts of {recipe['length']} (1x); 4x is contexts "
@@ -96,6 +96,11 @@ def page(rows: list[dict[str, Any]], results: list[dict[str, Any]], name: str) -
         lines.append(f"| {row['label']} | " + " | ".join(cells) + " |")
     lines += ["", f"![bits per byte]({name}.png)", ""]
     return "\n".join(lines)
+
+
+def _title(name: str, optimizer: str) -> str:
+    title = "# Language models: what each part of Hope gives" if "ablation" in name else "# Language models compared"
+    return title if optimizer == "adamw" else f"{title}, trained with {optimizer.partition(':')[0].capitalize()}"
 
 
 def picture(results: list[dict[str, Any]], rows: list[dict[str, Any]]) -> bytes:
