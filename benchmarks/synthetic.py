@@ -208,7 +208,11 @@ def costs(record: dict[str, Any], models: Sequence[str]) -> list[str]:
 
 def draw(name: str, record: dict[str, Any], path: Path) -> None:
     study, models = STUDIES[name], models_in(record)
-    places = parts_of(study)
+    places = [
+        (task, part)
+        for task, part in parts_of(study)
+        if any(values(record, task, model, part, study.metric) for model in models)
+    ]
     figure, axis = plt.subplots(figsize=(8, 0.3 * len(places) + 1.6), layout="constrained")
     for number, model in enumerate(models):
         shift = (number - (len(models) - 1) / 2) * 0.7 / len(models)
@@ -219,6 +223,7 @@ def draw(name: str, record: dict[str, Any], path: Path) -> None:
         ]
         axis.plot(*zip(*points), "o", markersize=4, alpha=0.8, label=model)
     axis.set_yticks(range(len(places)), labels=[f"{task}, {part}" for task, part in places], fontsize=8)
+    axis.set_ylim(-0.6, len(places) - 0.4)
     axis.set(xlim=(-3, 103), xlabel="right, percent (one point a seed)", title=study.title)
     axis.invert_yaxis()
     axis.grid(alpha=0.25)
