@@ -165,7 +165,7 @@ class M3(MemoryOptimizer):
 
 def _how(group: Group) -> dict[str, Any]:
     """Of Newton-Schulz."""
-    return {"steps": group["steps"], "precision": group["precision"], "stacked": bool(group["stacked"])}
+    return {"steps": group["steps"], "precision": group["precision"], "stacked": bool(group.get("stacked"))}
 
 
 ROW = OptimizerRow(

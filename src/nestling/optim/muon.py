@@ -108,7 +108,7 @@ class Muon(MemoryOptimizer):
         memory = self._buffers(matrices, "memory")
         torch._foreach_lerp_(memory, slopes, 1 - group["momentum"])
         wanted = list(torch._foreach_lerp(slopes, memory, group["momentum"])) if group["nesterov"] else memory
-        stacked = bool(group["stacked"])
+        stacked = bool(group.get("stacked"))
         answers = orthogonal(wanted, steps=group["steps"], precision=group["precision"], stacked=stacked)
         for p, answer in zip(matrices, answers):
             p.add_(answer, alpha=-float(group["lr"]) * rate_factor(group["adjust"], p, stacked=stacked))
