@@ -42,8 +42,12 @@ BUDGET = 3_000_000
 TUNING_SHARE = 5 / 24
 TUNING_SEED = 1000
 RATES = (1e-3, 2e-3, 4e-3, 8e-3)
-SEEDS = {"hope": 3, "llama": 3}
-MODELS = ("hope", "llama", "hope_attention", "mamba2", "samba", "titans", "deltanet", "ttt")
+SEEDS = {"hope": 3, "hope_7_blocks": 3, "llama": 3}
+MODELS = ("hope", "hope_7_blocks", "llama", "hope_attention", "mamba2", "samba", "titans", "deltanet", "ttt")
+# Models that differ from one of `nestling train` in their options; as many blocks as Mamba-2 has, as many parameters.
+SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "hope_7_blocks": ("hope", {"num_hidden_layers": 7, "num_attention_heads": 5, "head_dim": 32}),
+}
 
 # Section 9 of the paper's ablation: everything, and one part less at a time.
 _FULL: dict[str, Any] = {"momentum": True}
@@ -91,9 +95,10 @@ class Bench:
 
     def recipe(self, run: Run, *, lr: float, tokens: int) -> Recipe:
         """What decides a training."""
+        model, options = SHAPES.get(run.model, (run.model, {}))
         return make_recipe(
             data=self.data,
-            model=run.model,
+            model=model,
             size=SIZE,
             tokens=tokens,
             lr=lr,
@@ -101,7 +106,7 @@ class Bench:
             batch_size=BATCH,
             seed=run.seed,
             optimizer=self.optimizer,
-            options=ABLATION[run.variant] if run.variant else {},
+            options=ABLATION[run.variant] if run.variant else options,
             evaluate_every=0,
             evaluate_rows=128,
             save_every=100,

@@ -52,34 +52,61 @@ def evaluate(
     ] = False,
 ) -> None:
     """Measure bits per byte of a text, and perplexity by position in the context; or the whole suite."""
-    from nestling.errors import DataError, InputError, UnknownNameError
-
     if suite:
         _suite(model, data, length, out)
         return
     if data is None:
+        from nestling.errors import InputError
+
         raise InputError("expected --data with a text to predict, or --suite for the tasks of `nestling suite`")
-    from nestling.recipes.language.corpus import find_corpus
-    from nestling.recipes.language.evaluate import evaluate_text, read_tokens, save_evaluations
-    from nestling.recipes.language.load import load_model
+    modes, documents = _modes(memory), _documents(data, part)
+    found = []
+    for mode in modes:
+        found += _read(
+            model, documents, mode, length or [1024], inner_rate=inner_rate, periods=period, most_tokens=most_tokens
+        )
+    _print_tables(found)
+    if out is not None:
+        from nestling.recipes.language.evaluate import save_evaluations
+
+        typer.echo(f"written: {save_evaluations(found, out, {'model': model, 'data': data})}", err=True)
+
+
+def _modes(memory: str) -> tuple[str, ...]:
+    from nestling.errors import UnknownNameError
 
     modes = {"frozen": ("frozen",), "learning": ("learning",), "both": ("frozen", "learning")}
     if memory not in modes:
         raise UnknownNameError("--memory", memory, modes)
+    return modes[memory]
+
+
+def _documents(data: str, part: str | None) -> list[bytes]:
+    from nestling.errors import DataError
+    from nestling.recipes.language.corpus import find_corpus
+
     corpus = find_corpus(data)
     if part is not None and part not in corpus:
         raise DataError(f"{data} has no part {part!r}: there are {', '.join(corpus)}")
-    documents = corpus[part] if part else [each for documents in corpus.values() for each in documents]
-    found = []
-    for mode in modes[memory]:
-        loaded, tokenizer = load_model(model, learning=mode == "learning", inner_rate=inner_rate, periods=period)
-        text = read_tokens(documents, tokenizer)
-        found += [
-            evaluate_text(loaded, text, length=each, memory=mode, most_tokens=most_tokens) for each in length or [1024]
-        ]
-    _print_tables(found)
-    if out is not None:
-        typer.echo(f"written: {save_evaluations(found, out, {'model': model, 'data': data})}", err=True)
+    return corpus[part] if part else [each for documents in corpus.values() for each in documents]
+
+
+def _read(
+    model: str,
+    documents: list[bytes],
+    mode: str,
+    lengths: list[int],
+    *,
+    inner_rate: float | None,
+    periods: list[int] | None,
+    most_tokens: int | None,
+) -> list[Evaluation]:
+    from nestling.recipes.language.evaluate import evaluate_text, read_tokens
+    from nestling.recipes.language.load import load_model
+
+    loaded, tokenizer = load_model(model, learning=mode == "learning", inner_rate=inner_rate, periods=periods)
+    text = read_tokens(documents, tokenizer)
+    return [evaluate_text(loaded, text, length=each, memory=mode, most_tokens=most_tokens) for each in lengths]
 
 
 def _suite(model: str, data: str | None, lengths: list[int] | None, out: Path | None) -> None:
