@@ -24,7 +24,22 @@ def one_hot_oracle(batch):
     return lambda tokens: torch.nn.functional.one_hot(batch.target, int(batch.target.max()) + 2).float()
 
 
-@pytest.mark.parametrize("part", SYNTHETIC_TASKS["mqar"].parts)
+def test_mqar_is_trained_on_mixed_numbers_of_pairs():
+    _, batch = draw("mqar", size=400)
+    found = []
+    for tokens, target, asked in zip(batch.tokens.tolist(), batch.target.tolist(), batch.asked.tolist()):
+        assert len(tokens) == 36
+        begin = asked.index(True)
+        assert asked == [False] * begin + [True] * (36 - begin)
+        shown = dict(zip(tokens[:begin:2], tokens[1:begin:2]))
+        assert len(shown) == begin // 2
+        assert target[begin:] == [shown[key] for key in tokens[begin:]]
+        assert all(key < NUM_KEYS <= value for key, value in shown.items())
+        found.append(len(shown))
+    assert set(found) == set(range(1, 13))
+
+
+@pytest.mark.parametrize("part", SYNTHETIC_TASKS["mqar"].parts[1:])
 def test_mqar_asks_every_key_once_for_the_value_that_stood_behind_it(part):
     _, batch = draw("mqar", part)
     pairs = int(part.split()[0])

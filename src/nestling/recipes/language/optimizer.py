@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -16,7 +17,7 @@ from nestling.recipes.language.recipe import Recipe
 from nestling.recipes.levels.load import parse_optimizer
 from nestling.schedule import Level
 
-__all__ = ["build_optimizer", "learning_rate", "set_learning_rate", "watches_layers"]
+__all__ = ["build_optimizer", "learning_rate", "optimizer_for", "set_learning_rate", "watches_layers"]
 
 _BETAS = (0.9, 0.95)
 
@@ -52,28 +53,41 @@ def watches_layers(recipe: Recipe) -> bool:
 
 
 def build_optimizer(recipe: Recipe, module: nn.Module) -> Optimizer:
-    """The optimizer of a recipe on the trainable parameters of a module.
+    """The optimizer of a recipe on the trainable parameters of a module; see `optimizer_for`."""
+    return optimizer_for(module, recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, levels=recipe.levels)
 
-    Weights of linear maps and embeddings get the recipe's weight decay, everything else (norms, rates, initial states
-    of memories) none. AdamW's betas are 0.9 and 0.95, as is usual for language models. Of optimizers that treat
-    matrices as such (Muon, M3) linear maps are matrices, and the initial memories of heads stacks of them; embeddings,
-    head, convolutions and rates take their step for vectors.
+
+def optimizer_for(
+    module: nn.Module, text: str, *, lr: float, weight_decay: float, levels: Mapping[str, int] | None = None
+) -> Optimizer:
+    """An optimizer on the trainable parameters of a module.
+
+    Weights of linear maps and embeddings get the weight decay, everything else (norms, rates, initial states of
+    memories) none. AdamW's betas are 0.9 and 0.95, as is usual for language models. Of optimizers that treat matrices
+    as such (Muon, M3) linear maps are matrices, and the initial memories of heads stacks of them; embeddings, head,
+    convolutions and rates take their step for vectors.
+
+    Args:
+        module: anything with parameters.
+        text: NAME or NAME:option=value,...
+        lr, weight_decay: unless the options say otherwise.
+        levels: pattern of parameter names to update period in steps; empty: all every step.
 
     Raises:
         UnknownNameError, InputError: naming what is wrong.
     """
-    made, options = parse_optimizer(recipe.optimizer)
+    made, options = parse_optimizer(text)
     known = inspect.signature(made).parameters
-    common: dict[str, Any] = {"lr": recipe.lr}
-    if recipe.optimizer.partition(":")[0] == "adamw":
+    common: dict[str, Any] = {"lr": lr}
+    if text.partition(":")[0] == "adamw":
         common["betas"] = _BETAS
     if "module" in known:
         common["module"] = module
     if "weight_decay" in known:
-        common["weight_decay"] = recipe.weight_decay
+        common["weight_decay"] = weight_decay
     common.update(options)
-    if recipe.levels:
-        return _by_level(recipe, module, made, common)
+    if levels:
+        return _by_level(levels, module, made, common)
     decayed, others = _by_decay(module)
     if "weight_decay" not in known:
         return made([*decayed, *others], **common)
@@ -117,19 +131,19 @@ def _stacks(module: nn.Module) -> set[int]:
     return {id(weight) for weight in memories if weight.ndim == 3}
 
 
-def _by_level(recipe: Recipe, module: nn.Module, made: Any, options: dict[str, Any]) -> Optimizer:
-    """`NestedOptimizer` with the recipe's patterns; what they leave changes at every step."""
+def _by_level(levels: Mapping[str, int], module: nn.Module, made: Any, options: dict[str, Any]) -> Optimizer:
+    """`NestedOptimizer` with these patterns; what they leave changes at every step."""
     groups: dict[str, dict[str, Any]] = {
         pattern: {
             "level": Level(name=pattern, update_period=period, accumulation="mean"),
             "optimizer": made,
             **options,
         }
-        for pattern, period in recipe.levels.items()
+        for pattern, period in levels.items()
     }
     if "*" not in groups:
         groups["*"] = {"level": Level(name="*"), "optimizer": made, **options}
     try:
         return NestedOptimizer(groups_by_name(module, groups))
     except InputError as error:
-        raise InputError(f"levels {recipe.levels}: {error}") from error
+        raise InputError(f"levels {dict(levels)}: {error}") from error

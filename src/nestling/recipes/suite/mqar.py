@@ -1,6 +1,8 @@
-"""Multi-query associative recall: N pairs are shown, then every key is asked for once.
+"""Multi-query associative recall: pairs are shown, then keys are asked for.
 
 Source: Arora et al., arXiv 2312.04927, section 3; sequences end with the keys, in random order, without filler.
+Training mixes numbers of pairs: with 12 in every sequence small models stay for thousands of steps where they name any
+of the values that were shown.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from nestling.recipes.suite.synthetic import Batch, SyntheticTask
 __all__ = ["MQAR", "pairs_and_queries"]
 
 NUM_KEYS = NUM_VALUES = 32
+MOST_TRAINED = 12
+MIXED = f"1 to {MOST_TRAINED} pairs"
 NUM_PAIRS = {"12 pairs": 12, "6 pairs": 6, "24 pairs": 24}
 
 
@@ -37,6 +41,8 @@ def pairs_and_queries(
 
 
 def _draw(batch: int, part: str, generator: torch.Generator) -> Batch:
+    if part == MIXED:
+        return _draw_mixed(batch, generator)
     tokens, values = pairs_and_queries(NUM_PAIRS[part], batch, generator)
     target = torch.zeros_like(tokens)
     target[:, -values.shape[1] :] = NUM_KEYS + values
@@ -45,14 +51,25 @@ def _draw(batch: int, part: str, generator: torch.Generator) -> Batch:
     return Batch(tokens, target, asked)
 
 
+def _draw_mixed(batch: int, generator: torch.Generator) -> Batch:
+    """Rows of 1 to 12 pairs, all 36 tokens long; behind the pairs keys are asked for, each any number of times."""
+    length = 3 * MOST_TRAINED
+    shown, _ = pairs_and_queries(MOST_TRAINED, batch, generator)
+    num_pairs = torch.randint(1, MOST_TRAINED + 1, (batch, 1), generator=generator)
+    asked = torch.arange(length) >= 2 * num_pairs
+    pair = (torch.rand(batch, length, generator=generator) * num_pairs).long()
+    tokens = torch.where(asked, shown.gather(1, 2 * pair), shown)
+    return Batch(tokens, shown.gather(1, 2 * pair + 1).where(asked, 0), asked)
+
+
 MQAR = SyntheticTask(
     name="mqar",
-    summary="12 key-value pairs, then every key is asked for; tested with 6 and 24 pairs too",
+    summary="1 to 12 key-value pairs, then every key is asked for; tested with 12, 6 and 24 pairs",
     source="arXiv 2312.04927",
     vocab_size=NUM_KEYS + NUM_VALUES,
     kind="token",
     num_answers=NUM_KEYS + NUM_VALUES,
     draw=_draw,
-    parts=tuple(NUM_PAIRS),
+    parts=(MIXED, *NUM_PAIRS),
     chance={"place": 1 / NUM_VALUES},
 )

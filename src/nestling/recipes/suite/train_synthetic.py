@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from nestling.errors import InputError
+from nestling.recipes.language.optimizer import optimizer_for
 from nestling.recipes.suite.mad_compression import Decoder
 from nestling.recipes.suite.small_models import Sizes, make_small_model
 from nestling.recipes.suite.synthetic import Answers, SyntheticTask, loss_of, score
@@ -28,13 +29,13 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How every model is trained: AdamW, warm-up, cosine to a tenth of the rate, gradients clipped at length 1.
+    """How every model is trained: warm-up, cosine to a tenth of the rate, gradients clipped at length 1.
 
     steps:        of a full training.
     trial_steps:  of the training of every rate that is tried.
     batch:        sequences of a step.
     rates:        learning rates to choose from.
-    weight_decay: of AdamW; without it this is Adam.
+    optimizer:    NAME or NAME:option=value,..., as `nestling train` takes it.
     num_test:     sequences of a validation and of every part of the test.
     sizes:        of the models.
     """
@@ -43,7 +44,7 @@ class Training:
     trial_steps: int = 250
     batch: int = 16
     rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 2e-2)
-    weight_decay: float = 0.0
+    optimizer: str = "adam"
     num_test: int = 256
     sizes: Sizes = field(default_factory=Sizes)
 
@@ -67,7 +68,7 @@ def train(
 ) -> None:
     """Train on fresh sequences of the first part; a step whose gradient is not finite is left out."""
     generator = torch.Generator().manual_seed(TRAINING_SEED + seed)
-    optimizer = torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=how.weight_decay)
+    optimizer = optimizer_for(module, how.optimizer, lr=rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share_of_rate(step, steps))
     module.train()
     for step in range(steps):
