@@ -53,13 +53,13 @@ FORMAL_WORDS = (
     "(languages with one word per length: the same words), 2x: 41 to 80 symbols, 4x: 81 to 160.",
 )
 MAD_WORDS = (
-    "The six tasks of MAD (arXiv 2403.17844) with the sizes of its baselines. Share of the asked tokens that are right.",
+    "The six tasks of MAD (arXiv 2403.17844) with the sizes of its baselines. Share of asked tokens that are right.",
     "Fuzzy recall is trained on keys of 1 to 3 tokens and tested on keys of 3 too. The decoder of compression comes on",
     "top of a model's parameters. Models and trainings are far smaller than those of MAD.",
 )
 RECALL_WORDS = (
     "MQAR (arXiv 2312.04927): pairs of a key and a value, 32 of each there are, then keys, whose values must be named.",
-    "Trained on 1 to 12 pairs, tested on fresh sequences of these, and of 12, 6 and 24 pairs. Share of the asked values",
+    "Trained on 1 to 12 pairs, tested on fresh sequences of these, and of 12, 6 and 24 pairs. Share of asked values",
     "that are right; one of the values that were shown is named by chance in 8 percent with 12 pairs.",
 )
 MUON, MUON_RATES = "muon:precision=parameter", (2e-3, 4e-3, 8e-3, 1.6e-2)
@@ -172,7 +172,8 @@ def page(name: str, record: dict[str, Any]) -> str:
         *study.words,
         "",
         f"{sizes.layers} layers of width {sizes.width}, {sizes.heads} heads; the same number of parameters within 5 %,",
-        f"{how.steps} steps of {how.batch} sequences, {how.optimizer}, rates {', '.join(map(str, how.rates))} tried for",
+        f"{how.steps} steps of {how.batch} sequences, {how.optimizer},",
+        f"rates {', '.join(map(str, how.rates))} tried for",
         f"{how.trial_steps} steps with four further seeds. {how.num_test} test sequences per seed. Hope's memories may",
         "have negative eigenvalues, decay to their start and learn their rates faster (`negative_eigenvalues=True,",
         f"decay_to='initial', rate_gain={sizes.rate_gain:g}`), in",

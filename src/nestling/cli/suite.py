@@ -32,6 +32,9 @@ def suite(
         Path | None, typer.Option(help="Text file or folder of texts; else $NESTLING_DATA, then ../shared/data.")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps of a small model.")] = 2000,
+    optimizer: Annotated[
+        str, typer.Option(help="Of a small model: NAME or NAME:option=value,..., as `nestling train` takes it.")
+    ] = "adam",
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder for suite.json and suite.md.")] = None,
     show: Annotated[bool, typer.Option("--list", help="Show the tasks and exit.")] = False,
@@ -49,7 +52,7 @@ def suite(
     settings = Settings(
         data=data, lengths=[int(part) for part in parts], samples=samples, limit=limit, stride=stride, seed=seed
     )
-    training = Training(steps=steps, trial_steps=max(1, steps // 8))
+    training = Training(steps=steps, trial_steps=max(1, steps // 8), optimizer=optimizer)
     result = run_suite(
         model, task, settings=settings, training=training, out=out, report=lambda line: typer.echo(line, err=True)
     )
