@@ -76,14 +76,14 @@ STUDIES = {
     ),
     "mad": Study(
         GROUPS["mad"],
-        Training(steps=1000, trial_steps=200, batch=16, num_test=128, optimizer=MUON, rates=MUON_RATES, sizes=SMALL),
+        Training(steps=1000, trial_steps=200, batch=16, num_test=128, sizes=SMALL),
         "place",
         "MAD",
         MAD_WORDS,
     ),
     "multi_query_recall": Study(
         ("mqar",),
-        Training(steps=1500, trial_steps=300, batch=32, num_test=128, optimizer=MUON, rates=MUON_RATES, sizes=SMALL),
+        Training(steps=5000, trial_steps=300, batch=32, num_test=128, optimizer=MUON, rates=MUON_RATES, sizes=SMALL),
         "place",
         "Multi-query recall of whole models",
         RECALL_WORDS,
