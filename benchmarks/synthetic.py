@@ -62,7 +62,6 @@ RECALL_WORDS = (
     "Trained on 1 to 12 pairs, tested on fresh sequences of these, and of 12, 6 and 24 pairs. Share of asked values",
     "that are right; one of the values that were shown is named by chance in 8 percent with 12 pairs.",
 )
-MUON, MUON_RATES = "muon:precision=parameter", (2e-3, 4e-3, 8e-3, 1.6e-2)
 SMALL = Sizes(width=64, heads=2, span=64, chunk_size=32)
 STUDIES = {
     "formal_languages": Study(
@@ -83,7 +82,15 @@ STUDIES = {
     ),
     "multi_query_recall": Study(
         ("mqar",),
-        Training(steps=5000, trial_steps=300, batch=32, num_test=128, optimizer=MUON, rates=MUON_RATES, sizes=SMALL),
+        Training(
+            steps=3000,
+            trial_steps=1000,
+            batch=32,
+            num_test=128,
+            optimizer="muon:precision=parameter",
+            rates=(2e-3, 4e-3, 8e-3),
+            sizes=SMALL,
+        ),
         "place",
         "Multi-query recall of whole models",
         RECALL_WORDS,
