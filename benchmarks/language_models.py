@@ -42,7 +42,7 @@ BUDGET = 3_000_000
 TUNING_SHARE = 5 / 24
 TUNING_SEED = 1000
 RATES = (1e-3, 2e-3, 4e-3, 8e-3)
-SEEDS = {"hope": 3, "hope_7_blocks": 3, "llama": 3}
+SEEDS = {"hope": 3, "llama": 3}
 MODELS = ("hope", "hope_7_blocks", "llama", "hope_attention", "mamba2", "samba", "titans", "deltanet", "ttt")
 # Models that differ from one of `nestling train` in their options; as many blocks as Mamba-2 has, as many parameters.
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -59,9 +59,15 @@ def test_hope_of_the_suite_may_have_negative_eigenvalues():
     assert model.model.layers[0].mixer.how.negative_eigenvalues
 
 
-@pytest.mark.parametrize("name", ["parity", "compression", "memorization"])
-def test_training_lowers_the_loss_and_repeats_itself(name):
-    task, how = SYNTHETIC_TASKS[name], Training(steps=40, batch=8, num_test=32, sizes=SIZES)
+MUON = "muon:precision=parameter"
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [("parity", "adam"), ("compression", "adam"), ("memorization", MUON), ("mqar", "adam")],
+)
+def test_training_lowers_the_loss_and_repeats_itself(name, optimizer):
+    task, how = SYNTHETIC_TASKS[name], Training(steps=40, batch=8, num_test=32, sizes=SIZES, optimizer=optimizer)
     losses, weights = [], []
     for _ in range(2):
         module = learner(task, "hope", how.sizes, 1)
@@ -179,6 +185,8 @@ def test_the_command_lists_every_task_and_refuses_what_it_does_not_know(tmp_path
         run_suite(str(tmp_path / "nothing"), ["needle_single_1"])
     with pytest.raises(InputError, match="lengths"):
         CliRunner().invoke(app, ["suite", "x", "--lengths", "a,b"], catch_exceptions=False)
+    with pytest.raises(UnknownNameError, match="muon"):
+        CliRunner().invoke(app, ["suite", "hope", "-t", "mqar", "--optimizer", "muom"], catch_exceptions=False)
     with pytest.raises(InputError, match="multiple"):
         Sizes(width=30)
 
