@@ -247,7 +247,7 @@ def draw(name: str, record: dict[str, Any], path: Path) -> None:
     axis.set(xlim=(-3, 103), xlabel="right, percent (one point a seed)", title=study.title)
     axis.invert_yaxis()
     axis.grid(alpha=0.25)
-    axis.legend(fontsize=8, loc="lower right")
+    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
