@@ -13,6 +13,7 @@ from nestling.errors import InputError, UnknownNameError
 from nestling.layers.self_modifying_fused import FusedChunk
 from nestling.layers.self_modifying_matrix import MatrixMemories
 from nestling.layers.self_modifying_mlp import MlpMemories
+from nestling.layers.self_modifying_mlp_fused import MlpChunk
 from nestling.layers.self_modifying_options import Options, lowest_retention, rate_bias, token_rates
 from nestling.layers.self_modifying_state import SelfModifyingState
 from nestling.layers.self_modifying_token import write_and_read_token
@@ -154,9 +155,8 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         convolved = conv_width > 1
         taps = random_taps(conv_width, num_heads, 3 * self.head_dim).transpose(0, 1).contiguous()
         self.taps = nn.Parameter(taps) if convolved else None
-        self.is_fused = (
-            kind == "matrix" and convolved and self.chunk_sizes[0] == self.chunk_sizes[1] and self.how.is_plain
-        )
+        usual = self.how.is_plain if kind == "matrix" else self.how.is_plain_mlp
+        self.is_fused = convolved and self.chunk_sizes[0] == self.chunk_sizes[1] and usual
         self.output = make_output(output, dim=dim, num_heads=num_heads, head_dim=self.head_dim)
         with torch.no_grad():
             # Views of length about 1, the length of keys; answers of a residual memory have it too.
@@ -178,7 +178,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
 
     def mix(self, x: Tensor, state: SelfModifyingState) -> tuple[Tensor, SelfModifyingState]:
         """Write and read [B, T, D]; see `Memory.forward`."""
-        if self.is_fused and x.shape[1] == 1 and not torch.is_grad_enabled():
+        if self.is_fused and self.kind == "matrix" and x.shape[1] == 1 and not torch.is_grad_enabled():
             return self._one_token(x, state)
         mapped = self.input(x)
         logits = None if self.momentum is None else self.momentum(x)
@@ -212,10 +212,12 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         tail, found, aligned = state.tail.flatten(0, 1), [], not state.position.any()
         parts = zip(*(_split(part, lengths) for part in (view, query[0] if query else None, momentum)), steps)
         for z, q, mu, (_, position) in parts:
-            if aligned and self.is_fused:
+            if aligned and self.is_fused and self.kind == "matrix":
                 given = (z, q, memory[0].mT, maps.adaptive, bias, taps, tail, lowest)
                 read, after, tail = FusedChunk.apply(*given, self.how)
                 memory = (after.mT,)
+            elif aligned and self.is_fused:
+                read, *memory, tail = MlpChunk.apply(z, q, *memory, bias, taps, tail, lowest, self.how.limit)
             else:
                 raw = self.memories.project(z, anchor, maps)
                 key, value, q, rates = self._parts(raw, q)

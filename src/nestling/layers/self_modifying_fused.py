@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nestling.layers.self_modifying_options import LARGEST_LOGIT, Options, eta_gate, log_retention
+from nestling.layers.self_modifying_options import LARGEST_LOGIT, Options, eta_gate, log_retention, log_retention_slope
 from nestling.memory.short_convolution import convolve_backward, convolve_forward
 from nestling.ops.unit_vectors import SMALLEST
 
@@ -207,9 +207,7 @@ def _grad_logits(
         half, times = 0.5 if how.dgd == "explicit" else 1.0, 2.0 if how.negative_eigenvalues else 1.0
         grad_gate = times * (grad_share + half * alpha * grad_write)
         grad_log = grad_log + write * grad_write
-    grad_log = (grad_log * (1 - alpha)).masked_fill(log_alpha <= LOWEST_LOG, 0)
-    if lowest is not None:
-        grad_log = grad_log * (alpha - lowest) / (alpha * (1 - lowest))
+    grad_log = (grad_log * log_retention_slope(alpha, lowest)).masked_fill(log_alpha <= LOWEST_LOG, 0)
     return torch.cat([grad_gate * slope, grad_log], dim=-1)
 
 

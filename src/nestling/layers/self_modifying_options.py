@@ -91,6 +91,12 @@ class Options:
         return usual and set(self.adaptive) == {"key", "value", "eta", "alpha"}
 
     @property
+    def is_plain_mlp(self) -> bool:
+        """Whether `self_modifying_mlp_fused` computes these options."""
+        usual = self.dgd == "implicit" and self.read == "causal" and not self.momentum and self.weight_decay
+        return usual and set(self.adaptive) == {"key", "value", "eta", "alpha"}
+
+    @property
     def keeps_start(self) -> bool:
         """Whether states hold what a memory has become beside its start, not the memory itself."""
         return self.decay_to == "initial"
@@ -162,6 +168,12 @@ def log_retention(logit: Tensor, lowest: Tensor | None) -> Tensor:
         return free
     bounded = torch.log1p((lowest.clamp(min=SMALLEST_BOUND) - 1) * torch.sigmoid(-logit))
     return torch.where(lowest > 0, bounded, free)
+
+
+def log_retention_slope(alpha: Tensor, lowest: Tensor | None) -> Tensor:
+    """Derivative of log alpha by its logit."""
+    slope = 1 - alpha
+    return slope if lowest is None else slope * (alpha - lowest) / (alpha * (1 - lowest))
 
 
 def eta_gate(logit: Tensor, dgd: str, negative_eigenvalues: bool) -> Tensor:

@@ -56,10 +56,11 @@ def convolve_forward(seen: Tensor, taps: Tensor) -> Tensor:
 def convolve_backward(grad: Tensor, seen: Tensor, taps: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of the tokens seen [..., W - 1 + T, D] and of the taps, from that of y [..., T, D]."""
     length, grad_seen = grad.shape[-2], torch.zeros_like(seen)
+    shares = []
     for j in range(taps.shape[-2]):
         grad_seen[..., j : j + length, :].addcmul_(grad, taps[..., j : j + 1, :])
-    windows = seen.unfold(-2, length, 1).mT
-    return grad_seen, (grad.unsqueeze(-3) * windows).sum(-2).sum_to_size(taps.shape)
+        shares.append((grad * seen[..., j : j + length, :]).sum(-2))
+    return grad_seen, torch.stack(shares, dim=-2).sum_to_size(taps.shape)
 
 
 def random_taps(width: int, *channels: int) -> Tensor:

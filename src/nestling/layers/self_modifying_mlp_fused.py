@@ -1,0 +1,313 @@
+"""One chunk of self-modifying MLP memories with its gradients by hand: few operations for the usual options.
+
+The same function as `MlpMemories.project` and `MlpMemories.write` at an anchor that is the current memory, with
+implicit DGD, causal reads and no momentum. What a memory does is in `self_modifying_mlp_net`; here are the vectors and
+rates that all share, and the rows that make the rates. Inputs, vectors and rates are kept for the backward pass, which
+computes the memories again: their activations in a chunk are many times their state.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from nestling.layers.self_modifying_mlp_net import (
+    ChunkGrads,
+    ChunkTokens,
+    answer_net,
+    ask,
+    backward_moved,
+    backward_net,
+    backward_read,
+    dot,
+    move_weights,
+    read_net,
+    run_net,
+    system,
+)
+from nestling.layers.self_modifying_options import log_retention, log_retention_slope
+from nestling.memory.short_convolution import convolve_backward, convolve_forward
+from nestling.ops.decay import LOWEST_LOG, Decay, decay_products
+from nestling.ops.unit_vectors import SMALLEST
+
+__all__ = ["MlpChunk"]
+
+# The stack of memories begins with those that make keys and values and ends with the one that is read.
+KEY, VALUE = 0, 1
+
+
+class Inputs(NamedTuple):
+    """What a chunk starts from; R counts rows and heads, N memories.
+
+    view, query: [R, C, K].   first: [R, N F + 2, K], the rows of eta and alpha last.   second: [R, N, K, F].
+    bias: [R, 1, 2] of the rates.   taps: [R, W, 3 K].   tail: [R, W - 1, 3 K].   lowest: of alpha [R, 1, 1] or None.
+    """
+
+    view: Tensor
+    query: Tensor
+    first: Tensor
+    second: Tensor
+    bias: Tensor
+    taps: Tensor
+    tail: Tensor
+    lowest: Tensor | None
+
+    def weights(self, net: int) -> tuple[Tensor, Tensor]:
+        """A [R, F, K] and B [R, K, F] of a memory."""
+        return weights_of(self.first, self.second, net)
+
+    def is_read(self, net: int) -> bool:
+        """Whether this memory answers queries."""
+        return net == self.second.shape[1] - 1
+
+    @property
+    def rows(self) -> Tensor:
+        """[R, 2, K] of eta and alpha."""
+        return self.first[:, -2:]
+
+
+def weights_of(first: Tensor, second: Tensor, net: int) -> tuple[Tensor, Tensor]:
+    """Of one memory, as views of both stacks."""
+    hidden = second.shape[-1]
+    return first[:, net * hidden : (net + 1) * hidden], second[:, net]
+
+
+class Made(NamedTuple):
+    """Vectors and rates of a chunk.
+
+    seen:      [R, W - 1 + C, 3 K] keys, queries and values before the convolution.
+    sizes:     [R, C, 1] lengths of keys and of queries behind it.
+    log_alpha: [R, C, 1].
+    write:     [R, C, 1] w.
+    tokens:    what memories share.
+    """
+
+    seen: Tensor
+    sizes: tuple[Tensor, Tensor]
+    log_alpha: Tensor
+    write: Tensor
+    tokens: ChunkTokens
+
+
+class RatePushes(NamedTuple):
+    """The rows of eta and alpha as memories: x = alpha k a^T, v a^T, their sum as in `Net`, and U; all [R, C, 2]."""
+
+    inner: Tensor
+    target: Tensor
+    total: Tensor
+    push: Tensor
+
+
+class MlpChunk(torch.autograd.Function):
+    """(view, query, first, second, bias, taps, tail, lowest, limit) -> (answers, first, second, tail)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        view: Tensor,
+        query: Tensor,
+        first: Tensor,
+        second: Tensor,
+        bias: Tensor,
+        taps: Tensor,
+        tail: Tensor,
+        lowest: Tensor | None,
+        limit: float | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Answers [R, C, K], both stacks and the tail after the chunk."""
+        given = Inputs(view, query, first, second, bias, taps, tail, lowest)
+        made = _make(given, limit)
+        after = torch.empty_like(first), torch.empty_like(second)
+        # A function call each, so that what a memory computed is gone before the next: caches are small.
+        answers = [_forward_net(made.tokens, given, n, weights_of(*after, n)) for n in range(second.shape[1])]
+        push = _push_rates(made.tokens, given.rows).push
+        torch.mul(given.rows, made.tokens.end, out=after[0][:, -2:])
+        after[0][:, -2:].baddbmm_((push * made.tokens.kept).mT, made.tokens.key)
+        ctx.save_for_backward(*given, *_flat(made))
+        ctx.limit = limit
+        return answers[-1], *after, made.seen[:, view.shape[1] :].clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Gradients of view, query, both stacks, bias, taps and tail."""
+        by_answer, by_first, by_second, by_tail = grads
+        saved = ctx.saved_tensors
+        given, made = Inputs(*saved[: len(Inputs._fields)]), _unflat(saved[len(Inputs._fields) :], ctx.limit)
+        tokens, inside = made.tokens, _no_grads(made.tokens)
+        first, second = torch.empty_like(given.first), torch.empty_like(given.second)
+        for n in reversed(range(second.shape[1])):
+            moved, found = weights_of(by_first, by_second, n), weights_of(first, second, n)
+            _backward_net(tokens, inside, given, n, by_answer, moved, found)
+        first[:, -2:] = _backward_rates(tokens, inside, given.rows, by_first[:, -2:])
+        logits = _backward_shared(made, inside, given.lowest)
+        seen, taps = _backward_vectors(made, inside.vectors, given.taps, by_tail)
+        width = given.taps.shape[1]
+        key, query, value = seen[:, width - 1 :].split(given.view.shape[-1], dim=-1)
+        view = torch.bmm(logits, given.rows)
+        first[:, -2:].baddbmm_(logits.mT, given.view)
+        for n, raw in ((KEY, key), (VALUE, value)):
+            view += _backward_projection(given, n, raw, weights_of(first, second, n))
+        bias = logits.sum(1, keepdim=True)
+        return view, query, first, second, bias, taps, seen[:, : width - 1], None, None
+
+
+def _make(given: Inputs, limit: float | None) -> Made:
+    """Vectors and rates of the tokens, and what follows from them for all memories."""
+    length, width = given.view.shape[1:]
+    raw = []
+    for n in (KEY, VALUE):
+        first, second = given.weights(n)
+        raw.append(torch.baddbmm(given.view, F.silu(torch.bmm(given.view, first.mT)), second.mT))
+    seen = torch.cat([given.tail, torch.cat([raw[KEY], given.query, raw[VALUE]], dim=-1)], dim=1)
+    key, query, value = convolve_forward(seen, given.taps).split(width, dim=-1)
+    sizes = _length(key), _length(query)
+    vectors = torch.cat([key / sizes[0], value, query / sizes[1]], dim=1)
+
+    logits = torch.bmm(given.view, given.rows.mT).add_(given.bias)
+    eta, log_alpha = torch.sigmoid(logits[..., :1]), log_retention(logits[..., 1:], given.lowest)
+    alpha = log_alpha.exp()
+    decay = decay_products(log_alpha.squeeze(-1), log_alpha.dtype)
+    key, query = vectors[:, :length], vectors[:, 2 * length :]
+    write = eta / (1 + eta * dot(key, key))
+    lower = torch.bmm(key, key.mT).mul_(decay.before).mul_(alpha)
+    scores = torch.bmm(query, key.mT).mul_(decay.after)
+    tokens = ChunkTokens(vectors, ask(vectors, alpha), alpha, eta, decay, lower, system(write, lower), scores, limit)
+    return Made(seen, sizes, log_alpha, write, tokens)
+
+
+def _flat(made: Made) -> tuple[Tensor, ...]:
+    """What `_unflat` needs."""
+    tokens = made.tokens
+    rates = made.log_alpha, made.write, tokens.alpha, tokens.eta
+    return made.seen, *made.sizes, *rates, tokens.vectors, *tokens.decay, tokens.lower, tokens.solve, tokens.scores
+
+
+def _unflat(saved: tuple[Tensor, ...], limit: float | None) -> Made:
+    """Vectors and rates of a chunk as `_make` returned them."""
+    seen, key_size, query_size, log_alpha, write, alpha, eta, vectors, ratio, start, *products = saved
+    tokens = ChunkTokens(vectors, ask(vectors, alpha), alpha, eta, Decay(ratio, start), *products, limit)
+    return Made(seen, (key_size, query_size), log_alpha, write, tokens)
+
+
+def _forward_net(tokens: ChunkTokens, given: Inputs, n: int, moved: tuple[Tensor, Tensor]) -> Tensor | None:
+    """A memory's weights after the chunk, written to `moved`; the answers of the one that is read."""
+    weights = given.weights(n)
+    net = run_net(tokens, *weights)
+    move_weights(tokens, net, weights, moved)
+    return answer_net(tokens, net, read_net(tokens, net, *weights)) if given.is_read(n) else None
+
+
+def _backward_net(
+    tokens: ChunkTokens,
+    grads: ChunkGrads,
+    given: Inputs,
+    n: int,
+    answer: Tensor,
+    moved: tuple[Tensor, Tensor],
+    found: tuple[Tensor, Tensor],
+) -> None:
+    """From the gradients of answers and weights after the chunk to those of the weights before, written to `found`."""
+    weights = given.weights(n)
+    net = run_net(tokens, *weights)
+    inside = backward_moved(tokens, grads, net, weights, moved, found)
+    if given.is_read(n):
+        backward_read(tokens, grads, net, read_net(tokens, net, *weights), weights, answer, inside)
+    backward_net(tokens, grads, net, weights, inside)
+
+
+def _push_rates(tokens: ChunkTokens, rows: Tensor) -> RatePushes:
+    """What the rows [R, 2, K] of eta and alpha find and write."""
+    limit = tokens.limit
+    inner, target = torch.bmm(tokens.asked, rows.mT).split(tokens.length, dim=1)
+    total = torch.addcmul(inner, inner, tokens.begin) - (target if limit is None else target.clamp(-limit, limit))
+    return RatePushes(inner, target, total, torch.bmm(tokens.solve, total))
+
+
+def _no_grads(tokens: ChunkTokens) -> ChunkGrads:
+    rates = [torch.zeros_like(tokens.alpha) for _ in range(3)]
+    total = torch.zeros_like(tokens.decay.start).unsqueeze(-1)
+    lower, scores = torch.zeros_like(tokens.lower), torch.zeros_like(tokens.scores)
+    vectors, asked = torch.zeros_like(tokens.vectors), torch.zeros_like(tokens.asked)
+    return ChunkGrads(vectors, asked, *rates, total, lower, scores)
+
+
+def _backward_rates(tokens: ChunkTokens, grads: ChunkGrads, rows: Tensor, moved: Tensor) -> Tensor:
+    """From the gradient of the rows after the chunk to that of those before it, [R, 2, K]."""
+    length, pushes = tokens.length, _push_rates(tokens, rows)
+    by_push = torch.bmm(tokens.key, moved.mT).mul_(tokens.kept)
+    grads.vectors[:, :length] += torch.bmm(pushes.push, moved).mul_(tokens.kept)
+    ends = dot(by_push, pushes.push)
+    grads.total[:, 1:] -= ends
+    grads.total[:, -1] += ends.sum(1) + tokens.decay.start[:, -1:] * (moved * rows).sum((1, 2)).unsqueeze(-1)
+
+    by_total = torch.bmm(tokens.solve.mT, by_push)
+    grads.lower.baddbmm_(by_total, pushes.push.mT)
+    grads.write.add_(dot(by_total, pushes.total))
+    held = by_total * tokens.begin
+    grads.total[:, :-1] += dot(held, pushes.inner)
+    by_target = -by_total
+    if tokens.limit is not None:
+        by_target = by_target.masked_fill_(pushes.target.abs() > tokens.limit, 0)
+    both = torch.cat([by_total + held, by_target], dim=1)
+    grads.asked.baddbmm_(both, rows)
+    return torch.baddbmm(moved * tokens.end, both.mT, tokens.asked)
+
+
+def _backward_shared(made: Made, grads: ChunkGrads, lowest: Tensor | None) -> Tensor:
+    """The system of all first maps, scores and decays: keys and queries are added to, logits [R, C, 2] returned."""
+    tokens, length = made.tokens, made.tokens.length
+    by_key, by_value = grads.asked.split(length, dim=1)
+    grads.alpha.add_(dot(by_key, tokens.asked[:, :length]))
+    grads.vectors[:, :length].addcmul_(by_key, tokens.alpha)
+    grads.vectors[:, length : 2 * length] += by_value
+
+    reach = grads.lower * tokens.lower
+    rows = reach.sum(2, keepdim=True)
+    grads.write.add_(rows)
+    grads.alpha.add_(rows)
+    grads.total[:, :-1] += rows
+    grads.total[:, 1:] -= reach.sum(1).unsqueeze(-1)
+    by_keys = grads.lower.mul_(tokens.decay.before).mul_(tokens.alpha)
+    grads.vectors[:, :length].baddbmm_(by_keys + by_keys.mT, tokens.key)
+
+    reach = grads.scores * tokens.scores
+    grads.total[:, 1:] += reach.sum(2, keepdim=True) - reach.sum(1).unsqueeze(-1)
+    by_scores = grads.scores.mul_(tokens.decay.after)
+    grads.vectors[:, :length].baddbmm_(by_scores.mT, tokens.query)
+    grads.vectors[:, 2 * length :].baddbmm_(by_scores, tokens.key)
+
+    size = dot(tokens.key, tokens.key)
+    gate = grads.gate + grads.write * (1 - tokens.eta) / (1 + tokens.eta * size)
+    log_alpha = grads.alpha + grads.total[:, 1:].flip(1).cumsum(1).flip(1)
+    log_alpha = log_alpha.masked_fill(made.log_alpha <= LOWEST_LOG, 0)
+    return torch.cat([gate, log_alpha * log_retention_slope(tokens.alpha, lowest)], dim=-1)
+
+
+def _backward_vectors(made: Made, by_vectors: Tensor, taps: Tensor, by_tail: Tensor) -> tuple[Tensor, Tensor]:
+    """Through length 1 and the convolution: gradients of all that it saw, and of the taps."""
+    key, value, query = by_vectors.split(made.tokens.length, dim=1)
+    unit_key, unit_query = made.tokens.key, made.tokens.query
+    by_key = torch.addcmul(key, unit_key, dot(key, unit_key), value=-1) / made.sizes[0]
+    by_query = torch.addcmul(query, unit_query, dot(query, unit_query), value=-1) / made.sizes[1]
+    seen, by_taps = convolve_backward(torch.cat([by_key, by_query, value], dim=-1), made.seen, taps)
+    seen[:, made.tokens.length :] += by_tail
+    return seen, by_taps
+
+
+def _backward_projection(given: Inputs, net: int, raw: Tensor, found: tuple[Tensor, Tensor]) -> Tensor:
+    """From the gradient of z + silu(z A^T) B^T to that of z; gradients of A and B are added to `found`."""
+    first, second = given.weights(net)
+    inner = torch.bmm(given.view, first.mT)
+    found[1].baddbmm_(raw.mT, F.silu(inner))
+    by_inner = torch.ops.aten.silu_backward(torch.bmm(raw, second), inner)
+    found[0].baddbmm_(by_inner.mT, given.view)
+    return torch.baddbmm(raw, by_inner, first)
+
+
+def _length(vector: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(vector, dim=-1, keepdim=True).clamp_(min=SMALLEST)
