@@ -9,7 +9,7 @@ With S = G^T before the chunk, g_t the product of retentions up to t and D_ts = 
 w is what a write adds, e = erase / alpha, f <= 1 the limit of targets. The same function as `MatrixMemories.project`
 and `MatrixMemories.write` with gradients at the current memory, causal reads and no momentum. With a gate h in (0, 1),
 
-    implicit  w = h / (1 + h |k|^2), e = 2 w;     explicit  w = alpha h / 2, e = h;     off  w = alpha h, e = h
+    implicit  w = h / (1 + h), e = 2 w;     explicit  w = alpha h / 2, e = h;     off  w = alpha h, e = h
 
 With negative eigenvalues h is any number > 0 (implicit), or w and e are twice as large. With decay_to "initial" S holds
 the deviation (G - I)^T: z S, V S and y get z, V and Q added, and diag(w) K is taken from the right-hand side.
@@ -18,6 +18,7 @@ the deviation (G - I)^T: z S, V S and y get z, V and Q added, and diag(w) K is t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -53,45 +54,39 @@ class FusedChunk(torch.autograd.Function):
         how: Options,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Answers before M_memory,0, the state and the tail after the chunk."""
-        rows, length, width = view.shape
+        length, width = view.shape[1:]
         seen_from = torch.baddbmm(view, view, state) if how.keeps_start else torch.bmm(view, state)
-        raw = torch.bmm(seen_from, maps)
-        raw_key, raw_value, logits = raw.split((width, width, 2), dim=-1)
-        seen = torch.cat([tail, torch.cat([raw_key, query, raw_value], dim=-1)], dim=1)
-        made = convolve_forward(seen, taps).view(rows, length, 3, width)
-        size = torch.linalg.vector_norm(made, dim=-1, keepdim=True).clamp_(min=SMALLEST)
-        size[:, :, 2] = 1
-        stacked = (made / size).transpose(1, 2).reshape(rows, 3 * length, width)
-        key = stacked[:, :length]
+        key, value, logits = torch.bmm(seen_from, maps).split((width, width, 2), dim=-1)
+        seen, stacked, sizes = _vectors(key, query, value, tail, taps)
+        key, query, value = stacked.split(length, dim=1)
 
         logits = logits + bias
         gate = eta_gate(logits[..., :1], how.dgd, how.negative_eigenvalues)
         log_alpha = log_retention(logits[..., 1:], lowest).clamp_(min=LOWEST_LOG)
-        write, share = _write_and_share(gate, log_alpha, key, how.dgd, 2.0 if how.negative_eigenvalues else 1.0)
+        write, share = _write_and_share(gate, log_alpha, how)
         total = log_alpha.cumsum(1)
         start = total.clamp(min=LOWEST_SPAN).exp_()
         decay = (total - total.mT).clamp_(min=LOWEST_SPAN, max=0).exp_().tril_()
 
         read = torch.bmm(stacked, state)
-        target = read[:, 2 * length :]
+        recalled, found, target = read.split(length, dim=1)
         if how.keeps_start:
-            target += stacked[:, 2 * length :]
+            target += value
         factor = _factor(target, how.limit)
-        products = torch.bmm(stacked[:, : 2 * length], key.mT.contiguous())
-        lower, scores = products[:, :length].mul_(decay), products[:, length:].mul_(decay)
+        products = torch.bmm(stacked[:, : 2 * length], key.mT)
+        products.view(-1, 2, length, length).mul_(decay.unsqueeze(1))
         push = target * (write if factor is None else write * factor)
-        push.addcmul_(read[:, :length], share * start, value=-1)
+        push.addcmul_(recalled, share * start, value=-1)
         if how.keeps_start:
             push.addcmul_(key, write, value=-1)
-        push = torch.linalg.solve_triangular(lower * share, push, upper=False, unitriangular=True)
-        answer = torch.baddbmm(start * read[:, length : 2 * length], scores, push)
+        push = torch.linalg.solve_triangular(products[:, :length] * share, push, upper=False, unitriangular=True)
+        answer = torch.baddbmm(start * found, products[:, length:], push)
         if how.keeps_start:
-            answer += stacked[:, length : 2 * length]
-        kept = key * decay[:, -1, :, None]
-        after = torch.baddbmm(state * start[:, -1:], kept.mT, push)
+            answer += query
+        after = torch.baddbmm(state * start[:, -1:], (key * decay[:, -1, :, None]).mT, push)
         ctx.save_for_backward(
-            view, state, maps, taps, seen_from, seen, size, stacked, gate, log_alpha, write, share, start, decay, read,
-            products, push, factor,
+            view, state, maps, taps, seen_from, seen, *sizes, stacked,
+            gate, log_alpha, write, share, start, decay, read, products, push, factor,
         )  # fmt: skip
         ctx.how, ctx.lowest = how, lowest
         return answer, after, seen[:, length:].clone()
@@ -101,71 +96,71 @@ class FusedChunk(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Gradients of view, query, S, W, bias, taps and tail."""
         how: Options = ctx.how
-        (view, state, maps, taps, seen_from, seen, size, stacked, gate, log_alpha, write, share, start, decay, read,
-         products, push, factor) = ctx.saved_tensors  # fmt: skip
+        (view, state, maps, taps, seen_from, seen, key_size, query_size, stacked,
+         gate, log_alpha, write, share, start, decay, read, products, push, factor) = ctx.saved_tensors  # fmt: skip
         grad_answer, grad_after, grad_tail = grads
         length, width = view.shape[1:]
-        key, target = stacked[:, :length], read[:, 2 * length :]
-        lower, scores = products[:, :length], products[:, length:]
+        key = stacked[:, :length]
+        recalled, found, target = read.split(length, dim=1)
         last = decay[:, -1, :, None]
         kept = key * last
 
-        # The triangular system: push = (I + E)^-1 right-hand side.
-        grad_push = torch.baddbmm(torch.bmm(scores.mT, grad_answer), kept, grad_after)
-        solved = torch.linalg.solve_triangular((lower * share).mT, grad_push, upper=True, unitriangular=True)
-        grad_products = torch.bmm(torch.cat([solved, grad_answer], dim=1), push.mT.contiguous())
-        grad_lower = grad_products[:, :length].tril_(-1).neg_()
-        grad_share = _dot(grad_lower, lower)
-        grad_share.addcmul_(_dot(solved, read[:, :length]), start, value=-1)
-        grad_lower.mul_(share)
+        # The triangular system: push = (I + E)^-1 right-hand side. Its gradient stands negative, as both uses want it.
+        grad_push = torch.baddbmm(torch.bmm(products[:, length:].mT, grad_answer), kept, grad_after)
+        system = (products[:, :length] * share).mT
+        solved = torch.linalg.solve_triangular(system, grad_push, upper=True, unitriangular=True)
+        grad_products = torch.bmm(torch.cat([-solved, grad_answer], dim=1), push.mT)
+        grad_products[:, :length].tril_(-1)
+        reach = grad_products * products
+        along, erased = reach.sum(-1, keepdim=True), _dot(solved, recalled)
+        grad_share = torch.addcmul(along[:, :length], erased, start, value=-1)
 
         # Decays, through the logarithms of their products.
-        reach = (grad_products * products).unflatten(1, (2, length)).sum(1)
-        grad_kept = torch.bmm(push, grad_after.mT.contiguous())
+        grad_kept = torch.bmm(push, grad_after.mT)
         ends = _dot(grad_kept, kept)
-        grad_start = _dot(grad_answer, read[:, length : 2 * length])
-        grad_start.addcmul_(_dot(solved, read[:, :length]), share, value=-1)
-        grad_total = grad_start.mul_(start) + reach.sum(-1, keepdim=True) - reach.sum(1).unsqueeze(-1) - ends
-        grad_total[:, -1] += ends.sum(1) + start[:, -1] * (grad_after * state).sum((1, 2)).unsqueeze(-1)
+        grad_start = _dot(grad_answer, found).addcmul_(erased, share, value=-1)
+        weights = torch.cat([share, torch.ones_like(share)], dim=1)
+        columns = torch.bmm(weights.mT, reach).mT
+        grad_total = (grad_start * start).addcmul_(along[:, :length], share).add_(along[:, length:])
+        grad_total.sub_(columns).sub_(ends)
+        held = torch.linalg.vecdot(grad_after.flatten(1), state.flatten(1)).unsqueeze(-1)
+        grad_total[:, -1] += ends.sum(1).addcmul_(start[:, -1], held)
         grad_log = grad_total.flip(1).cumsum(1).flip(1)
 
         # Products of keys and queries, and what the first state answered.
+        grad_products[:, :length].mul_(share)
         grad_products.view(-1, 2, length, length).mul_(decay.unsqueeze(1))
-        grad_stacked = torch.empty_like(stacked)
-        torch.bmm(grad_products, key, out=grad_stacked[:, : 2 * length])
-        grad_read = torch.cat([solved * (-share * start), grad_answer * start, torch.empty_like(target)], dim=1)
-        grad_write = _dot(solved, target)
+        grad_read = torch.empty_like(read)
+        torch.mul(solved, -share * start, out=grad_read[:, :length])
+        torch.mul(grad_answer, start, out=grad_read[:, length : 2 * length])
+        grad_target, grad_write = grad_read[:, 2 * length :], _dot(solved, target)
         if factor is None:
-            torch.mul(solved, write, out=grad_read[:, 2 * length :])
+            torch.mul(solved, write, out=grad_target)
         else:
             assert how.limit is not None
             shorten = grad_write * write * torch.where(factor < 1, factor * (factor / how.limit) ** 2, 0)
-            grad_read[:, 2 * length :] = solved * (write * factor) - target * shorten
+            torch.mul(solved, write * factor, out=grad_target).addcmul_(target, shorten, value=-1)
             grad_write = grad_write * factor
-        grad_stacked[:, 2 * length :] = 0
+        grad_stacked = torch.bmm(grad_read, state.mT)
         if how.keeps_start:
             grad_stacked[:, :length].addcmul_(solved, write, value=-1)
             grad_stacked[:, length : 2 * length] += grad_answer
-            grad_stacked[:, 2 * length :] = grad_read[:, 2 * length :]
+            grad_stacked[:, 2 * length :] += grad_target
             grad_write = grad_write - _dot(solved, key)
-        grad_stacked.baddbmm_(grad_read, state.mT.contiguous())
+        grad_stacked[:, : 2 * length].baddbmm_(grad_products, key)
+        grad_stacked[:, :length].addcmul_(grad_kept, last).baddbmm_(grad_products.mT, stacked[:, : 2 * length])
         grad_state = torch.baddbmm(grad_after * start[:, -1:], stacked.mT, grad_read)
-        grad_key = grad_stacked[:, :length]
-        grad_key.addcmul_(grad_kept, last).baddbmm_(grad_products.mT, stacked[:, : 2 * length])
 
         # Length 1, convolution, projections.
-        along = _dot(grad_stacked, stacked)
-        along[:, 2 * length :] = 0
-        grad_made = torch.addcmul(grad_stacked, stacked, along, value=-1).unflatten(1, (3, length)).transpose(1, 2)
-        grad_made = (grad_made / size).flatten(2)
+        grad_made = _grad_vectors(grad_stacked, stacked, (key_size, query_size))
         grad_seen, grad_taps = convolve_backward(grad_made, seen, taps)
         grad_seen[:, length:] += grad_tail
-        grad_logits = _grad_logits(gate, log_alpha, grad_write, grad_share, grad_log, write, key, ctx.lowest, how)
+        grad_logits = _grad_logits(gate, log_alpha, grad_write, grad_share, grad_log, write, ctx.lowest, how)
         grad_key, grad_query, grad_value = grad_seen[:, taps.shape[1] - 1 :].split(width, dim=-1)
         grad_raw = torch.cat([grad_key, grad_value, grad_logits], dim=-1)
-        grad_from = torch.bmm(grad_raw, maps.mT.contiguous())
+        grad_from = torch.bmm(grad_raw, maps.mT)
         grad_maps = torch.bmm(seen_from.mT, grad_raw)
-        grad_view = torch.bmm(grad_from, state.mT.contiguous())
+        grad_view = torch.bmm(grad_from, state.mT)
         if how.keeps_start:
             grad_view += grad_from
         grad_state.baddbmm_(view.mT, grad_from)
@@ -175,14 +170,44 @@ class FusedChunk(torch.autograd.Function):
         )  # fmt: skip
 
 
-def _write_and_share(gate: Tensor, log_alpha: Tensor, key: Tensor, dgd: str, times: float) -> tuple[Tensor, Tensor]:
-    """w and e, see above."""
-    if dgd == "implicit":
-        write = gate / (1 + gate * _dot(key, key))
+def _vectors(
+    key: Tensor, query: Tensor, value: Tensor, tail: Tensor, taps: Tensor
+) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """All that the convolution sees; keys, queries of length 1 and values behind it [R, 3 C, K]; lengths before."""
+    (rows, length, width), before = query.shape, tail.shape[1]
+    seen = query.new_empty(rows, before + length, 3 * width)
+    seen[:, :before] = tail
+    for i, part in enumerate((key, query, value)):
+        seen[:, before:, i * width : (i + 1) * width] = part
+    made = convolve_forward(seen, taps).split(width, dim=-1)
+    stacked = query.new_empty(rows, 3 * length, width)
+    sizes = tuple(torch.linalg.vector_norm(part, dim=-1, keepdim=True).clamp_(min=SMALLEST) for part in made[:2])
+    for i, size in enumerate(sizes):
+        torch.div(made[i], size, out=stacked[:, i * length : (i + 1) * length])
+    stacked[:, 2 * length :] = made[2]
+    return seen, stacked, sizes
+
+
+def _grad_vectors(grad: Tensor, stacked: Tensor, sizes: Sequence[Tensor]) -> Tensor:
+    """Of what came out of the convolution [R, C, 3 K], from that of `stacked`."""
+    (rows, _, width), length = stacked.shape, sizes[0].shape[1]
+    made = stacked.new_empty(rows, length, 3 * width)
+    both, unit = grad[:, : 2 * length], stacked[:, : 2 * length]
+    both.addcmul_(unit, _dot(both, unit), value=-1)
+    for i, size in enumerate(sizes):
+        torch.div(both[:, i * length : (i + 1) * length], size, out=made[..., i * width : (i + 1) * width])
+    made[..., 2 * width :] = grad[:, 2 * length :]
+    return made
+
+
+def _write_and_share(gate: Tensor, log_alpha: Tensor, how: Options) -> tuple[Tensor, Tensor]:
+    """w and e, see above, of keys of length 1 (a key of length 0 writes nothing, whatever its rates)."""
+    if how.dgd == "implicit":
+        write = gate / (1 + gate)
         return write, 2 * write
-    share = times * gate
+    share = 2 * gate if how.negative_eigenvalues else gate
     write = log_alpha.exp() * share
-    return (0.5 * write if dgd == "explicit" else write), share
+    return (0.5 * write if how.dgd == "explicit" else write), share
 
 
 def _grad_logits(
@@ -192,15 +217,14 @@ def _grad_logits(
     grad_share: Tensor,
     grad_log: Tensor,
     write: Tensor,
-    key: Tensor,
     lowest: Tensor | None,
     how: Options,
 ) -> Tensor:
-    """Gradients of the logits of eta and alpha [R, C, 2]; keys have length 1 or 0, which no gradient changes."""
+    """Gradients of the logits of eta and alpha [R, C, 2]."""
     alpha = log_alpha.exp()
     slope = gate * (1 - gate)
     if how.dgd == "implicit":
-        grad_gate = (grad_write + 2 * grad_share) / (1 + gate * _dot(key, key)) ** 2
+        grad_gate = (grad_write + 2 * grad_share) / (1 + gate) ** 2
         if how.negative_eigenvalues:
             slope = gate.masked_fill(gate >= math.exp(LARGEST_LOGIT), 0)
     else:
@@ -212,10 +236,12 @@ def _grad_logits(
 
 
 def _factor(target: Tensor, limit: float | None) -> Tensor | None:
-    """What brings targets down to the limit, [R, C, 1]; None when none is longer."""
+    """What brings targets down to the limit, [R, C, 1]; None when it is known that none is longer."""
     if limit is None:
         return None
     size = torch.linalg.vector_norm(target, dim=-1, keepdim=True)
+    if size.device.type == "cpu" and size.amax() <= limit:  # elsewhere asking would wait for the device
+        return None
     return limit / size.clamp_(min=limit)
 
 
