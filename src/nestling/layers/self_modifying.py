@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nestling.errors import InputError, UnknownNameError
-from nestling.layers.self_modifying_fused import FusedChunk
 from nestling.layers.self_modifying_matrix import MatrixMemories
 from nestling.layers.self_modifying_mlp import MlpMemories
 from nestling.layers.self_modifying_mlp_fused import MlpChunk
 from nestling.layers.self_modifying_options import Options, lowest_retention, rate_bias, token_rates
+from nestling.layers.self_modifying_sequence import MatrixSequence
 from nestling.layers.self_modifying_state import SelfModifyingState
 from nestling.layers.self_modifying_token import write_and_read_token
 from nestling.memory.base import Memory, state_dtype, unit
@@ -200,7 +200,9 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         if logits is not None:
             momentum = torch.sigmoid(logits.to(dtype)).clamp(min=SMALLEST_MOMENTUM).mT.reshape(-1, length)
         view, *query = (self._by_head(part) for part in mapped.to(dtype).split(self.width, dim=-1))
-        steps = _steps(length, state.position.tolist(), self.chunk_sizes)
+        steps, aligned = _steps(length, state.position.tolist(), self.chunk_sizes), not state.position.any()
+        in_sequence = self.is_fused and self.kind == "matrix"
+        steps = _joined(steps, aligned) if in_sequence else steps
         lengths = [step for step, _ in steps]
         maps: Any = self.memories.maps(batch, dtype)
         bias, lowest = self._bias(batch, dtype), self._lowest(batch, dtype)
@@ -209,15 +211,16 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
             tuple(weight.flatten(0, 1) for weight in weights)
             for weights in (state.memory, state.anchor, state.surprise)
         )
-        tail, found, aligned = state.tail.flatten(0, 1), [], not state.position.any()
+        tail, found = state.tail.flatten(0, 1), []
         parts = zip(*(_split(part, lengths) for part in (view, query[0] if query else None, momentum)), steps)
         for z, q, mu, (_, position) in parts:
-            if aligned and self.is_fused and self.kind == "matrix":
+            if aligned and in_sequence:
                 given = (z, q, memory[0].mT, maps.adaptive, bias, taps, tail, lowest)
-                read, after, tail = FusedChunk.apply(*given, self.how)
+                read, after, tail = MatrixSequence.apply(*given, self.how, self.chunk_sizes[0])
                 memory = (after.mT,)
             elif aligned and self.is_fused:
-                read, *memory, tail = MlpChunk.apply(z, q, *memory, bias, taps, tail, lowest, self.how.limit)
+                read, first, second, tail = MlpChunk.apply(z, q, *memory, bias, taps, tail, lowest, self.how.limit)
+                memory = (first, second)
             else:
                 raw = self.memories.project(z, anchor, maps)
                 key, value, q, rates = self._parts(raw, q)
@@ -316,3 +319,16 @@ def _steps(length: int, position: list[list[int]], sizes: tuple[int, int]) -> li
         steps.append((step, position))
         done += step
     return steps
+
+
+def _joined(steps: list[tuple[int, list[list[int]]]], aligned: bool) -> list[tuple[int, list[list[int]]]]:
+    """Pieces of `_steps`, those that are whole chunks of all rows one after another made one."""
+    joined, whole = [], False
+    for step, position in steps:
+        begins, aligned = aligned, not any(map(any, position))
+        if whole and aligned:
+            joined[-1] = (joined[-1][0] + step, position)
+        else:
+            joined.append((step, position))
+        whole = begins and aligned
+    return joined

@@ -19,17 +19,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from nestling.layers.self_modifying_options import LARGEST_LOGIT, Options, eta_gate, log_retention, log_retention_slope
 from nestling.memory.short_convolution import convolve_backward, convolve_forward
 from nestling.ops.unit_vectors import SMALLEST
 
-__all__ = ["FusedChunk"]
+__all__ = ["ChunkGrads", "Kept", "Shared", "backward_chunk", "forward_chunk"]
 
 # Retentions below exp(-80) count as exp(-80), so that differences of sums stay exact.
 LOWEST_LOG = -80.0
@@ -37,137 +36,170 @@ LOWEST_LOG = -80.0
 LOWEST_SPAN = -60.0
 
 
-class FusedChunk(torch.autograd.Function):
-    """(view, query [R, C, K], S, W, bias, taps, tail, lowest, how) -> (y, S, tail)."""
+class Shared(NamedTuple):
+    """What all chunks share: W [R, K, 2 K + 2], bias [R, 1, 2], taps [R, W, 3 K], lowest of alpha [R, 1, 1] or None."""
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        view: Tensor,
-        query: Tensor,
-        state: Tensor,
-        maps: Tensor,
-        bias: Tensor,
-        taps: Tensor,
-        tail: Tensor,
-        lowest: Tensor | None,
-        how: Options,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Answers before M_memory,0, the state and the tail after the chunk."""
-        length, width = view.shape[1:]
-        seen_from = torch.baddbmm(view, view, state) if how.keeps_start else torch.bmm(view, state)
-        key, value, logits = torch.bmm(seen_from, maps).split((width, width, 2), dim=-1)
-        seen, stacked, sizes = _vectors(key, query, value, tail, taps)
-        key, query, value = stacked.split(length, dim=1)
+    maps: Tensor
+    bias: Tensor
+    taps: Tensor
+    lowest: Tensor | None
 
-        logits = logits + bias
-        gate = eta_gate(logits[..., :1], how.dgd, how.negative_eigenvalues)
-        log_alpha = log_retention(logits[..., 1:], lowest).clamp_(min=LOWEST_LOG)
-        write, share = _write_and_share(gate, log_alpha, how)
-        total = log_alpha.cumsum(1)
-        start = total.clamp(min=LOWEST_SPAN).exp_()
-        decay = (total - total.mT).clamp_(min=LOWEST_SPAN, max=0).exp_().tril_()
 
-        read = torch.bmm(stacked, state)
-        recalled, found, target = read.split(length, dim=1)
-        if how.keeps_start:
-            target += value
-        factor = _factor(target, how.limit)
-        products = torch.bmm(stacked[:, : 2 * length], key.mT)
-        products.view(-1, 2, length, length).mul_(decay.unsqueeze(1))
-        push = target * (write if factor is None else write * factor)
-        push.addcmul_(recalled, share * start, value=-1)
-        if how.keeps_start:
-            push.addcmul_(key, write, value=-1)
-        push = torch.linalg.solve_triangular(products[:, :length] * share, push, upper=False, unitriangular=True)
-        answer = torch.baddbmm(start * found, products[:, length:], push)
-        if how.keeps_start:
-            answer += query
-        after = torch.baddbmm(state * start[:, -1:], (key * decay[:, -1, :, None]).mT, push)
-        ctx.save_for_backward(
-            view, state, maps, taps, seen_from, seen, *sizes, stacked,
-            gate, log_alpha, write, share, start, decay, read, products, push, factor,
-        )  # fmt: skip
-        ctx.how, ctx.lowest = how, lowest
-        return answer, after, seen[:, length:].clone()
+class Kept(NamedTuple):
+    """What the backward pass of a chunk needs; K, Q, V are `stacked`, S finds `read` for them, K times K and Q are
+    `products`, times their decays.
+    """
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Gradients of view, query, S, W, bias, taps and tail."""
-        how: Options = ctx.how
-        (view, state, maps, taps, seen_from, seen, key_size, query_size, stacked,
-         gate, log_alpha, write, share, start, decay, read, products, push, factor) = ctx.saved_tensors  # fmt: skip
-        grad_answer, grad_after, grad_tail = grads
-        length, width = view.shape[1:]
-        key = stacked[:, :length]
-        recalled, found, target = read.split(length, dim=1)
-        last = decay[:, -1, :, None]
-        kept = key * last
+    view: Tensor
+    state: Tensor
+    seen: Tensor
+    key_size: Tensor
+    query_size: Tensor
+    stacked: Tensor
+    gate: Tensor
+    log_alpha: Tensor
+    write: Tensor
+    share: Tensor
+    start: Tensor
+    decay: Tensor
+    read: Tensor
+    products: Tensor
+    push: Tensor
+    factor: Tensor | None
 
-        # The triangular system: push = (I + E)^-1 right-hand side. Its gradient stands negative, as both uses want it.
-        grad_push = torch.baddbmm(torch.bmm(products[:, length:].mT, grad_answer), kept, grad_after)
-        system = (products[:, :length] * share).mT
-        solved = torch.linalg.solve_triangular(system, grad_push, upper=True, unitriangular=True)
-        grad_products = torch.bmm(torch.cat([-solved, grad_answer], dim=1), push.mT)
-        grad_products[:, :length].tril_(-1)
-        reach = grad_products * products
-        along, erased = reach.sum(-1, keepdim=True), _dot(solved, recalled)
-        grad_share = torch.addcmul(along[:, :length], erased, start, value=-1)
 
-        # Decays, through the logarithms of their products.
-        grad_kept = torch.bmm(push, grad_after.mT)
-        ends = _dot(grad_kept, kept)
-        grad_start = _dot(grad_answer, found).addcmul_(erased, share, value=-1)
-        weights = torch.cat([share, torch.ones_like(share)], dim=1)
-        columns = torch.bmm(weights.mT, reach).mT
-        grad_total = (grad_start * start).addcmul_(along[:, :length], share).add_(along[:, length:])
-        grad_total.sub_(columns).sub_(ends)
-        held = torch.linalg.vecdot(grad_after.flatten(1), state.flatten(1)).unsqueeze(-1)
-        grad_total[:, -1] += ends.sum(1).addcmul_(start[:, -1], held)
-        grad_log = grad_total.flip(1).cumsum(1).flip(1)
+class Chunk(NamedTuple):
+    """Answers [R, C, K] before M_memory,0, S and the tail after a chunk, z S [R, C, K], and what is kept."""
 
-        # Products of keys and queries, and what the first state answered.
-        grad_products[:, :length].mul_(share)
-        grad_products.view(-1, 2, length, length).mul_(decay.unsqueeze(1))
-        grad_read = torch.empty_like(read)
-        torch.mul(solved, -share * start, out=grad_read[:, :length])
-        torch.mul(grad_answer, start, out=grad_read[:, length : 2 * length])
-        grad_target, grad_write = grad_read[:, 2 * length :], _dot(solved, target)
-        if factor is None:
-            torch.mul(solved, write, out=grad_target)
-        else:
-            assert how.limit is not None
-            shorten = grad_write * write * torch.where(factor < 1, factor * (factor / how.limit) ** 2, 0)
-            torch.mul(solved, write * factor, out=grad_target).addcmul_(target, shorten, value=-1)
-            grad_write = grad_write * factor
-        grad_stacked = torch.bmm(grad_read, state.mT)
-        if how.keeps_start:
-            grad_stacked[:, :length].addcmul_(solved, write, value=-1)
-            grad_stacked[:, length : 2 * length] += grad_answer
-            grad_stacked[:, 2 * length :] += grad_target
-            grad_write = grad_write - _dot(solved, key)
-        grad_stacked[:, : 2 * length].baddbmm_(grad_products, key)
-        grad_stacked[:, :length].addcmul_(grad_kept, last).baddbmm_(grad_products.mT, stacked[:, : 2 * length])
-        grad_state = torch.baddbmm(grad_after * start[:, -1:], stacked.mT, grad_read)
+    answer: Tensor
+    state: Tensor
+    tail: Tensor
+    seen_from: Tensor
+    kept: Kept
 
-        # Length 1, convolution, projections.
-        grad_made = _grad_vectors(grad_stacked, stacked, (key_size, query_size))
-        grad_seen, grad_taps = convolve_backward(grad_made, seen, taps)
-        grad_seen[:, length:] += grad_tail
-        grad_logits = _grad_logits(gate, log_alpha, grad_write, grad_share, grad_log, write, ctx.lowest, how)
-        grad_key, grad_query, grad_value = grad_seen[:, taps.shape[1] - 1 :].split(width, dim=-1)
-        grad_raw = torch.cat([grad_key, grad_value, grad_logits], dim=-1)
-        grad_from = torch.bmm(grad_raw, maps.mT)
-        grad_maps = torch.bmm(seen_from.mT, grad_raw)
-        grad_view = torch.bmm(grad_from, state.mT)
-        if how.keeps_start:
-            grad_view += grad_from
-        grad_state.baddbmm_(view.mT, grad_from)
-        return (
-            grad_view, grad_query, grad_state, grad_maps,
-            grad_logits.sum(1, keepdim=True), grad_taps, grad_seen[:, : taps.shape[1] - 1], None, None,
-        )  # fmt: skip
+
+def forward_chunk(view: Tensor, query: Tensor, state: Tensor, tail: Tensor, shared: Shared, how: Options) -> Chunk:
+    """One chunk: z and q before the convolution [R, C, K], S [R, K, K] and the tail [R, W - 1, 3 K] before it."""
+    length, width = view.shape[1:]
+    seen_from = torch.baddbmm(view, view, state) if how.keeps_start else torch.bmm(view, state)
+    key, value, logits = torch.bmm(seen_from, shared.maps).split((width, width, 2), dim=-1)
+    seen, stacked, sizes = _vectors(key, query, value, tail, shared.taps)
+    key, query, value = stacked.split(length, dim=1)
+
+    logits = logits + shared.bias
+    gate = eta_gate(logits[..., :1], how.dgd, how.negative_eigenvalues)
+    log_alpha = log_retention(logits[..., 1:], shared.lowest).clamp_(min=LOWEST_LOG)
+    write, share = _write_and_share(gate, log_alpha, how)
+    total = log_alpha.cumsum(1)
+    start = total.clamp(min=LOWEST_SPAN).exp_()
+    decay = (total - total.mT).clamp_(min=LOWEST_SPAN, max=0).exp_().tril_()
+
+    read = torch.bmm(stacked, state)
+    recalled, found, target = read.split(length, dim=1)
+    if how.keeps_start:
+        target += value
+    factor = _factor(target, how.limit)
+    products = torch.bmm(stacked[:, : 2 * length], key.mT)
+    products.view(-1, 2, length, length).mul_(decay.unsqueeze(1))
+    push = target * (write if factor is None else write * factor)
+    push.addcmul_(recalled, share * start, value=-1)
+    if how.keeps_start:
+        push.addcmul_(key, write, value=-1)
+    push = torch.linalg.solve_triangular(products[:, :length] * share, push, upper=False, unitriangular=True)
+    answer = torch.baddbmm(start * found, products[:, length:], push)
+    if how.keeps_start:
+        answer += query
+    after = torch.baddbmm(state * start[:, -1:], (key * decay[:, -1, :, None]).mT, push)
+    kept = Kept(
+        view, state, seen, *sizes, stacked, gate, log_alpha, write, share, start, decay, read, products, push, factor
+    )
+    return Chunk(answer, after, seen[:, length:].clone(), seen_from, kept)
+
+
+class ChunkGrads(NamedTuple):
+    """Gradients of z, q, S and the tail before the chunk, of bias and taps, and of [k | v | rates] [R, C, 2 K + 2]."""
+
+    view: Tensor
+    query: Tensor
+    state: Tensor
+    tail: Tensor
+    bias: Tensor
+    taps: Tensor
+    raw: Tensor
+
+
+def backward_chunk(
+    kept: Kept, shared: Shared, how: Options, grad_answer: Tensor, grad_after: Tensor, grad_tail: Tensor
+) -> ChunkGrads:
+    """From the gradients of answers, S and the tail after a chunk."""
+    (view, state, seen, key_size, query_size, stacked, gate, log_alpha, write, share, start, decay, read,
+     products, push, factor) = kept  # fmt: skip
+    length, width = view.shape[1:]
+    key = stacked[:, :length]
+    recalled, found, target = read.split(length, dim=1)
+    last = decay[:, -1, :, None]
+    kept_key = key * last
+
+    # The triangular system: push = (I + E)^-1 right-hand side. Its gradient stands negative, as all uses want it.
+    grad_push = torch.baddbmm(torch.bmm(products[:, length:].mT, grad_answer), kept_key, grad_after)
+    system = (products[:, :length] * share).mT
+    solved = torch.linalg.solve_triangular(system, grad_push, upper=True, unitriangular=True)
+    grad_products = torch.bmm(torch.cat([-solved, grad_answer], dim=1), push.mT)
+    grad_products[:, :length].tril_(-1)
+    reach = grad_products * products
+    along, erased = reach.sum(-1, keepdim=True), _dot(solved, recalled)
+    grad_share = torch.addcmul(along[:, :length], erased, start, value=-1)
+
+    # Decays, through the logarithms of their products.
+    grad_kept = torch.bmm(push, grad_after.mT)
+    ends = _dot(grad_kept, kept_key)
+    grad_start = _dot(grad_answer, found).addcmul_(erased, share, value=-1)
+    columns = torch.bmm(torch.cat([share, torch.ones_like(share)], dim=1).mT, reach).mT
+    grad_total = (grad_start * start).addcmul_(along[:, :length], share).add_(along[:, length:])
+    grad_total.sub_(columns).sub_(ends)
+    held = torch.linalg.vecdot(grad_after.flatten(1), state.flatten(1)).unsqueeze(-1)
+    grad_total[:, -1] += ends.sum(1).addcmul_(start[:, -1], held)
+    grad_log = grad_total.flip(1).cumsum(1).flip(1)
+
+    # Products of keys and queries, and what the first state answered.
+    grad_products[:, :length].mul_(share)
+    grad_products.view(-1, 2, length, length).mul_(decay.unsqueeze(1))
+    grad_read = torch.empty_like(read)
+    torch.mul(solved, -share * start, out=grad_read[:, :length])
+    torch.mul(grad_answer, start, out=grad_read[:, length : 2 * length])
+    grad_target, grad_write = grad_read[:, 2 * length :], _dot(solved, target)
+    if factor is None:
+        torch.mul(solved, write, out=grad_target)
+    else:
+        assert how.limit is not None
+        shorten = grad_write * write * torch.where(factor < 1, factor * (factor / how.limit) ** 2, 0)
+        torch.mul(solved, write * factor, out=grad_target).addcmul_(target, shorten, value=-1)
+        grad_write = grad_write * factor
+    grad_stacked = torch.bmm(grad_read, state.mT)
+    if how.keeps_start:
+        grad_stacked[:, :length].addcmul_(solved, write, value=-1)
+        grad_stacked[:, length : 2 * length] += grad_answer
+        grad_stacked[:, 2 * length :] += grad_target
+        grad_write = grad_write - _dot(solved, key)
+    grad_stacked[:, : 2 * length].baddbmm_(grad_products, key)
+    grad_stacked[:, :length].addcmul_(grad_kept, last).baddbmm_(grad_products.mT, stacked[:, : 2 * length])
+    grad_state = torch.baddbmm(grad_after * start[:, -1:], stacked.mT, grad_read)
+
+    # Length 1, convolution, projections.
+    grad_made = _grad_vectors(grad_stacked, stacked, (key_size, query_size))
+    grad_seen, grad_taps = convolve_backward(grad_made, seen, shared.taps)
+    grad_seen[:, length:] += grad_tail
+    grad_logits = _grad_logits(gate, log_alpha, grad_write, grad_share, grad_log, write, shared.lowest, how)
+    before = seen.shape[1] - length
+    grad_key, grad_query, grad_value = grad_seen[:, before:].split(width, dim=-1)
+    grad_raw = torch.cat([grad_key, grad_value, grad_logits], dim=-1)
+    grad_from = torch.bmm(grad_raw, shared.maps.mT)
+    grad_view = torch.bmm(grad_from, state.mT)
+    if how.keeps_start:
+        grad_view += grad_from
+    grad_state.baddbmm_(view.mT, grad_from)
+    bias = grad_logits.sum(1, keepdim=True)
+    return ChunkGrads(grad_view, grad_query, grad_state, grad_seen[:, :before], bias, grad_taps, grad_raw)
 
 
 def _vectors(

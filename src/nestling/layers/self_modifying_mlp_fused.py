@@ -16,8 +16,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from nestling.layers.self_modifying_mlp_net import (
-    ChunkGrads,
     ChunkTokens,
+    SharedGrads,
     answer_net,
     ask,
     backward_moved,
@@ -82,14 +82,12 @@ class Made(NamedTuple):
     seen:      [R, W - 1 + C, 3 K] keys, queries and values before the convolution.
     sizes:     [R, C, 1] lengths of keys and of queries behind it.
     log_alpha: [R, C, 1].
-    write:     [R, C, 1] w.
     tokens:    what memories share.
     """
 
     seen: Tensor
     sizes: tuple[Tensor, Tensor]
     log_alpha: Tensor
-    write: Tensor
     tokens: ChunkTokens
 
 
@@ -129,7 +127,9 @@ class MlpChunk(torch.autograd.Function):
         after[0][:, -2:].baddbmm_((push * made.tokens.kept).mT, made.tokens.key)
         ctx.save_for_backward(*given, *_flat(made))
         ctx.limit = limit
-        return answers[-1], *after, made.seen[:, view.shape[1] :].clone()
+        answer = answers[-1]
+        assert answer is not None
+        return answer, *after, made.seen[:, view.shape[1] :].clone()
 
     @staticmethod
     @once_differentiable
@@ -173,25 +173,27 @@ def _make(given: Inputs, limit: float | None) -> Made:
     alpha = log_alpha.exp()
     decay = decay_products(log_alpha.squeeze(-1), log_alpha.dtype)
     key, query = vectors[:, :length], vectors[:, 2 * length :]
-    write = eta / (1 + eta * dot(key, key))
     lower = torch.bmm(key, key.mT).mul_(decay.before).mul_(alpha)
     scores = torch.bmm(query, key.mT).mul_(decay.after)
-    tokens = ChunkTokens(vectors, ask(vectors, alpha), alpha, eta, decay, lower, system(write, lower), scores, limit)
-    return Made(seen, sizes, log_alpha, write, tokens)
+    tokens = ChunkTokens(
+        vectors, ask(vectors, alpha), alpha, eta, decay, lower, system(eta / (1 + eta), lower), scores, limit
+    )
+    return Made(seen, sizes, log_alpha, tokens)
 
 
 def _flat(made: Made) -> tuple[Tensor, ...]:
     """What `_unflat` needs."""
     tokens = made.tokens
-    rates = made.log_alpha, made.write, tokens.alpha, tokens.eta
-    return made.seen, *made.sizes, *rates, tokens.vectors, *tokens.decay, tokens.lower, tokens.solve, tokens.scores
+    rates, products = (made.log_alpha, tokens.alpha, tokens.eta), (tokens.lower, tokens.solve, tokens.scores)
+    return made.seen, *made.sizes, *rates, tokens.vectors, *tokens.decay, *products
 
 
 def _unflat(saved: tuple[Tensor, ...], limit: float | None) -> Made:
     """Vectors and rates of a chunk as `_make` returned them."""
-    seen, key_size, query_size, log_alpha, write, alpha, eta, vectors, ratio, start, *products = saved
-    tokens = ChunkTokens(vectors, ask(vectors, alpha), alpha, eta, Decay(ratio, start), *products, limit)
-    return Made(seen, (key_size, query_size), log_alpha, write, tokens)
+    seen, key_size, query_size, log_alpha, alpha, eta, vectors, ratio, start, lower, solve, scores = saved
+    asked, decay = ask(vectors, alpha), Decay(ratio, start)
+    tokens = ChunkTokens(vectors, asked, alpha, eta, decay, lower, solve, scores, limit)
+    return Made(seen, (key_size, query_size), log_alpha, tokens)
 
 
 def _forward_net(tokens: ChunkTokens, given: Inputs, n: int, moved: tuple[Tensor, Tensor]) -> Tensor | None:
@@ -204,7 +206,7 @@ def _forward_net(tokens: ChunkTokens, given: Inputs, n: int, moved: tuple[Tensor
 
 def _backward_net(
     tokens: ChunkTokens,
-    grads: ChunkGrads,
+    grads: SharedGrads,
     given: Inputs,
     n: int,
     answer: Tensor,
@@ -228,15 +230,15 @@ def _push_rates(tokens: ChunkTokens, rows: Tensor) -> RatePushes:
     return RatePushes(inner, target, total, torch.bmm(tokens.solve, total))
 
 
-def _no_grads(tokens: ChunkTokens) -> ChunkGrads:
-    rates = [torch.zeros_like(tokens.alpha) for _ in range(3)]
+def _no_grads(tokens: ChunkTokens) -> SharedGrads:
+    alpha, gate, write = (torch.zeros_like(tokens.alpha) for _ in range(3))
     total = torch.zeros_like(tokens.decay.start).unsqueeze(-1)
     lower, scores = torch.zeros_like(tokens.lower), torch.zeros_like(tokens.scores)
     vectors, asked = torch.zeros_like(tokens.vectors), torch.zeros_like(tokens.asked)
-    return ChunkGrads(vectors, asked, *rates, total, lower, scores)
+    return SharedGrads(vectors, asked, alpha, gate, write, total, lower, scores)
 
 
-def _backward_rates(tokens: ChunkTokens, grads: ChunkGrads, rows: Tensor, moved: Tensor) -> Tensor:
+def _backward_rates(tokens: ChunkTokens, grads: SharedGrads, rows: Tensor, moved: Tensor) -> Tensor:
     """From the gradient of the rows after the chunk to that of those before it, [R, 2, K]."""
     length, pushes = tokens.length, _push_rates(tokens, rows)
     by_push = torch.bmm(tokens.key, moved.mT).mul_(tokens.kept)
@@ -258,7 +260,7 @@ def _backward_rates(tokens: ChunkTokens, grads: ChunkGrads, rows: Tensor, moved:
     return torch.baddbmm(moved * tokens.end, both.mT, tokens.asked)
 
 
-def _backward_shared(made: Made, grads: ChunkGrads, lowest: Tensor | None) -> Tensor:
+def _backward_shared(made: Made, grads: SharedGrads, lowest: Tensor | None) -> Tensor:
     """The system of all first maps, scores and decays: keys and queries are added to, logits [R, C, 2] returned."""
     tokens, length = made.tokens, made.tokens.length
     by_key, by_value = grads.asked.split(length, dim=1)
@@ -281,8 +283,7 @@ def _backward_shared(made: Made, grads: ChunkGrads, lowest: Tensor | None) -> Te
     grads.vectors[:, :length].baddbmm_(by_scores.mT, tokens.query)
     grads.vectors[:, 2 * length :].baddbmm_(by_scores, tokens.key)
 
-    size = dot(tokens.key, tokens.key)
-    gate = grads.gate + grads.write * (1 - tokens.eta) / (1 + tokens.eta * size)
+    gate = grads.gate + grads.write * (1 - tokens.eta) / (1 + tokens.eta)
     log_alpha = grads.alpha + grads.total[:, 1:].flip(1).cumsum(1).flip(1)
     log_alpha = log_alpha.masked_fill(made.log_alpha <= LOWEST_LOG, 0)
     return torch.cat([gate, log_alpha * log_retention_slope(tokens.alpha, lowest)], dim=-1)

@@ -5,7 +5,7 @@ D_ts = g_t / g_s, Y_ts = g_{t-1} / g_s (s <= t, s < t; else 0):
 
     x = alpha k A^T,   h = silu(x),   b = alpha h B^T,   target = v + silu(v A^T) B^T, at most `limit` long
     error = k + b - target,   back = silu'(x) alpha (error B),   both at most `limit` / |input| long
-    (I + diag(w alpha) (Y * K K^T)) U  = -diag(w)  (back + g_- x),     w  = eta / (1 + eta |k|^2)
+    (I + diag(w alpha) (Y * K K^T)) U  = -diag(w)  (back + g_- x),     w  = eta / (1 + eta)
     (I + diag(w' alpha) (Y * H H^T)) U' = -diag(w') (error + g_- b),    w' = eta / (1 + eta |h|^2)
     A <- g_C A + (D_C * U)^T K,   B <- g_C B + (D_C * U')^T H
     y = q + g r B^T + (D * r h^T) U',   r = silu(g q A^T + (D * q k^T) U)
@@ -27,7 +27,7 @@ from torch.nn.functional import silu
 
 from nestling.ops.decay import Decay
 
-__all__ = ["ChunkGrads", "ChunkTokens", "Net", "backward_net", "run_net"]
+__all__ = ["ChunkTokens", "Net", "SharedGrads", "backward_net", "run_net"]
 
 Weights = tuple[Tensor, Tensor]
 
@@ -97,7 +97,7 @@ class ChunkTokens(NamedTuple):
         return self.decay.ratio[:, -1, :, None]
 
 
-class ChunkGrads(NamedTuple):
+class SharedGrads(NamedTuple):
     """Gradients of `ChunkTokens` that all memories add to.
 
     vectors: [R, 3 C, K], `asked` apart.
@@ -247,7 +247,7 @@ class NetGrads(NamedTuple):
 
 
 def backward_moved(
-    tokens: ChunkTokens, grads: ChunkGrads, net: Net, weights: Weights, moved: Weights, found: Weights
+    tokens: ChunkTokens, grads: SharedGrads, net: Net, weights: Weights, moved: Weights, found: Weights
 ) -> NetGrads:
     """From the gradients of the weights after the chunk, `moved`; those of the weights before begin in `found`."""
     kept, h = tokens.kept, net.hidden[:, : tokens.length]
@@ -267,7 +267,7 @@ def backward_moved(
 
 def backward_read(
     tokens: ChunkTokens,
-    grads: ChunkGrads,
+    grads: SharedGrads,
     net: Net,
     reading: Read,
     weights: Weights,
@@ -297,7 +297,7 @@ def backward_read(
     grads.total[:, 1:] += reach.sum(2, keepdim=True) - reach.sum(1).unsqueeze(-1)
 
 
-def backward_net(tokens: ChunkTokens, grads: ChunkGrads, net: Net, weights: Weights, inside: NetGrads) -> None:
+def backward_net(tokens: ChunkTokens, grads: SharedGrads, net: Net, weights: Weights, inside: NetGrads) -> None:
     """From the gradients of U, U' and h to those of A and B, which are added to `inside`."""
     length, (first, second) = tokens.length, weights
     x, h, short = net.inner[:, :length], net.hidden[:, :length], net.shorts[1]
@@ -343,7 +343,7 @@ def backward_net(tokens: ChunkTokens, grads: ChunkGrads, net: Net, weights: Weig
 
 
 def _backward_outer(
-    tokens: ChunkTokens, grads: ChunkGrads, net: Net, by_push: Tensor, by_hidden: Tensor
+    tokens: ChunkTokens, grads: SharedGrads, net: Net, by_push: Tensor, by_hidden: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The system of B: gradients of error and b [R, C, K]; that of h is added to `by_hidden`."""
     h, short = net.hidden[:, : tokens.length], net.shorts[2]

@@ -23,7 +23,7 @@ def write_and_read_token(
     lowest: Tensor | None,
     how: Options,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What `FusedChunk` computes for the next token, wherever it stands in its chunk; R counts rows and heads.
+    """What `MatrixSequence` computes for the next token, wherever it stands in its chunk; R counts rows and heads.
 
     [k | v | rates] = (z G_anchor^T) W,   k, q, v <- conv(k, q, v),   k and q of length 1
     G <- alpha G - erase G k k^T + write (G_anchor v) k^T,   y = G q

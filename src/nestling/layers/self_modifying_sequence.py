@@ -1,0 +1,72 @@
+"""Chunks of self-modifying matrix memories one after another, as one autograd function.
+
+One function for all chunks, so that the gradient of what they share is one product over all tokens, and nothing is
+spent on a graph. What a chunk does is in `self_modifying_fused`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from nestling.layers.self_modifying_fused import Kept, Shared, backward_chunk, forward_chunk
+from nestling.layers.self_modifying_options import Options
+
+__all__ = ["MatrixSequence"]
+
+
+class MatrixSequence(torch.autograd.Function):
+    """(view, query [R, T, K], S, W, bias, taps, tail, lowest, how, chunk_size) -> (y, S, tail)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        view: Tensor,
+        query: Tensor,
+        state: Tensor,
+        maps: Tensor,
+        bias: Tensor,
+        taps: Tensor,
+        tail: Tensor,
+        lowest: Tensor | None,
+        how: Options,
+        chunk_size: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Answers [R, T, K] before M_memory,0, S [R, K, K] and the tail [R, W - 1, 3 K] after all tokens."""
+        shared, answers, seen_from = Shared(maps, bias, taps, lowest), torch.empty_like(view), torch.empty_like(view)
+        kept: list[Tensor | None] = []
+        for span in _spans(view.shape[1], chunk_size):
+            chunk = forward_chunk(view[:, span], query[:, span], state, tail, shared, how)
+            answers[:, span], seen_from[:, span] = chunk.answer, chunk.seen_from
+            state, tail = chunk.state, chunk.tail
+            kept += chunk.kept
+        ctx.save_for_backward(*shared, seen_from, *kept)
+        ctx.how, ctx.chunk_size = how, chunk_size
+        return answers, state, tail
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Gradients of view, query, S, W, bias, taps and tail."""
+        answers, state, tail = grads
+        saved = ctx.saved_tensors
+        places = len(Shared._fields)
+        shared, seen_from, kept = Shared(*saved[:places]), saved[places], saved[places + 1 :]
+        view, query = torch.empty_like(seen_from), torch.empty_like(seen_from)
+        raw = view.new_empty(*view.shape[:2], shared.maps.shape[2])
+        bias, taps = torch.zeros_like(shared.bias), torch.zeros_like(shared.taps)
+        for i, span in reversed(list(enumerate(_spans(view.shape[1], ctx.chunk_size)))):
+            chunk = Kept(*kept[i * len(Kept._fields) : (i + 1) * len(Kept._fields)])
+            found = backward_chunk(chunk, shared, ctx.how, answers[:, span], state, tail)
+            view[:, span], query[:, span], raw[:, span] = found.view, found.query, found.raw
+            state, tail = found.state, found.tail
+            bias += found.bias
+            taps += found.taps
+        return view, query, state, torch.bmm(seen_from.mT, raw), bias, taps, tail, None, None, None
+
+
+def _spans(length: int, chunk_size: int) -> list[slice]:
+    return [slice(first, min(first + chunk_size, length)) for first in range(0, length, chunk_size)]
