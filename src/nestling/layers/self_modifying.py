@@ -12,9 +12,8 @@ from torch.nn import functional as F
 from nestling.errors import InputError, UnknownNameError
 from nestling.layers.self_modifying_matrix import MatrixMemories
 from nestling.layers.self_modifying_mlp import MlpMemories
-from nestling.layers.self_modifying_mlp_fused import MlpChunk
 from nestling.layers.self_modifying_options import Options, lowest_retention, rate_bias, token_rates
-from nestling.layers.self_modifying_sequence import MatrixSequence
+from nestling.layers.self_modifying_sequence import MatrixSequence, MlpSequence
 from nestling.layers.self_modifying_state import SelfModifyingState
 from nestling.layers.self_modifying_token import write_and_read_token
 from nestling.memory.base import Memory, state_dtype, unit
@@ -60,7 +59,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         num_heads: H.
         head_dim: K; None is dim / num_heads.
         kind: "matrix" or "mlp" (2-layer residual, NL 89).
-        hidden: width inside an mlp memory; None is 2 K.
+        hidden: width F inside an mlp memory; None is K.
         chunk_size: tokens that share one anchor of the projections, >= 1.
         memory_chunk_size: the same for the memory that is read; None is chunk_size.
         dgd: "implicit", "explicit" (as printed) or "off".
@@ -201,8 +200,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
             momentum = torch.sigmoid(logits.to(dtype)).clamp(min=SMALLEST_MOMENTUM).mT.reshape(-1, length)
         view, *query = (self._by_head(part) for part in mapped.to(dtype).split(self.width, dim=-1))
         steps, aligned = _steps(length, state.position.tolist(), self.chunk_sizes), not state.position.any()
-        in_sequence = self.is_fused and self.kind == "matrix"
-        steps = _joined(steps, aligned) if in_sequence else steps
+        steps = _joined(steps, aligned) if self.is_fused else steps
         lengths = [step for step, _ in steps]
         maps: Any = self.memories.maps(batch, dtype)
         bias, lowest = self._bias(batch, dtype), self._lowest(batch, dtype)
@@ -214,12 +212,13 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         tail, found = state.tail.flatten(0, 1), []
         parts = zip(*(_split(part, lengths) for part in (view, query[0] if query else None, momentum)), steps)
         for z, q, mu, (_, position) in parts:
-            if aligned and in_sequence:
+            if aligned and self.is_fused and self.kind == "matrix":
                 given = (z, q, memory[0].mT, maps.adaptive, bias, taps, tail, lowest)
                 read, after, tail = MatrixSequence.apply(*given, self.how, self.chunk_sizes[0])
                 memory = (after.mT,)
             elif aligned and self.is_fused:
-                read, first, second, tail = MlpChunk.apply(z, q, *memory, bias, taps, tail, lowest, self.how.limit)
+                given = (z, q, *memory, bias, taps, tail, lowest)
+                read, first, second, tail = MlpSequence.apply(*given, self.how.limit, self.chunk_sizes[0])
                 memory = (first, second)
             else:
                 raw = self.memories.project(z, anchor, maps)

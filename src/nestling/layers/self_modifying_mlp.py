@@ -51,7 +51,7 @@ class MlpMemories(nn.Module):
     Args:
         num_heads: H.
         width: K, of keys and values.
-        hidden: F; None is 2 K.
+        hidden: F; None is K.
         how: the options.
         two_anchors: accepted for the interface of all kinds; anchors are kept per memory in any case.
         generator: of the initial memories.
@@ -74,7 +74,7 @@ class MlpMemories(nn.Module):
         if how.gradient != "anchor":
             raise InputError(f"gradient: expected 'anchor' for mlp memories, got {how.gradient!r}: leave it out")
         self.num_heads, self.width, self.how = num_heads, width, how
-        self.hidden = 2 * width if hidden is None else hidden
+        self.hidden = width if hidden is None else hidden
         self.nets = (*(name for name in how.vectors if name in how.adaptive), "memory")
         self.surprise_limit = how.limit
 

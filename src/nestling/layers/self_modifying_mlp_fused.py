@@ -8,15 +8,15 @@ computes the memories again: their activations in a chunk are many times their s
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from nestling.layers.self_modifying_mlp_net import (
     ChunkTokens,
+    Flags,
     SharedGrads,
     answer_net,
     ask,
@@ -24,6 +24,7 @@ from nestling.layers.self_modifying_mlp_net import (
     backward_net,
     backward_read,
     dot,
+    identity,
     move_weights,
     read_net,
     run_net,
@@ -34,7 +35,7 @@ from nestling.memory.short_convolution import convolve_backward, convolve_forwar
 from nestling.ops.decay import LOWEST_LOG, Decay, decay_products
 from nestling.ops.unit_vectors import SMALLEST
 
-__all__ = ["MlpChunk"]
+__all__ = ["Inputs", "MlpChunk", "backward_mlp_chunk", "flat", "forward_mlp_chunk", "unflat"]
 
 # The stack of memories begins with those that make keys and values and ends with the one that is read.
 KEY, VALUE = 0, 1
@@ -100,63 +101,73 @@ class RatePushes(NamedTuple):
     push: Tensor
 
 
-class MlpChunk(torch.autograd.Function):
-    """(view, query, first, second, bias, taps, tail, lowest, limit) -> (answers, first, second, tail)."""
+class MlpChunk(NamedTuple):
+    """Answers [R, C, K], both stacks and the tail after a chunk; what its backward pass needs besides its inputs.
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        view: Tensor,
-        query: Tensor,
-        first: Tensor,
-        second: Tensor,
-        bias: Tensor,
-        taps: Tensor,
-        tail: Tensor,
-        lowest: Tensor | None,
-        limit: float | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Answers [R, C, K], both stacks and the tail after the chunk."""
-        given = Inputs(view, query, first, second, bias, taps, tail, lowest)
-        made = _make(given, limit)
-        after = torch.empty_like(first), torch.empty_like(second)
-        # A function call each, so that what a memory computed is gone before the next: caches are small.
-        answers = [_forward_net(made.tokens, given, n, weights_of(*after, n)) for n in range(second.shape[1])]
-        push = _push_rates(made.tokens, given.rows).push
-        torch.mul(given.rows, made.tokens.end, out=after[0][:, -2:])
-        after[0][:, -2:].baddbmm_((push * made.tokens.kept).mT, made.tokens.key)
-        ctx.save_for_backward(*given, *_flat(made))
-        ctx.limit = limit
-        answer = answers[-1]
-        assert answer is not None
-        return answer, *after, made.seen[:, view.shape[1] :].clone()
+    limited: per memory, which of its vectors were too long somewhere.
+    """
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Gradients of view, query, both stacks, bias, taps and tail."""
-        by_answer, by_first, by_second, by_tail = grads
-        saved = ctx.saved_tensors
-        given, made = Inputs(*saved[: len(Inputs._fields)]), _unflat(saved[len(Inputs._fields) :], ctx.limit)
-        tokens, inside = made.tokens, _no_grads(made.tokens)
-        first, second = torch.empty_like(given.first), torch.empty_like(given.second)
-        for n in reversed(range(second.shape[1])):
-            moved, found = weights_of(by_first, by_second, n), weights_of(first, second, n)
-            _backward_net(tokens, inside, given, n, by_answer, moved, found)
-        first[:, -2:] = _backward_rates(tokens, inside, given.rows, by_first[:, -2:])
-        logits = _backward_shared(made, inside, given.lowest)
-        seen, taps = _backward_vectors(made, inside.vectors, given.taps, by_tail)
-        width = given.taps.shape[1]
-        key, query, value = seen[:, width - 1 :].split(given.view.shape[-1], dim=-1)
-        view = torch.bmm(logits, given.rows)
-        first[:, -2:].baddbmm_(logits.mT, given.view)
-        for n, raw in ((KEY, key), (VALUE, value)):
-            view += _backward_projection(given, n, raw, weights_of(first, second, n))
-        bias = logits.sum(1, keepdim=True)
-        return view, query, first, second, bias, taps, seen[:, : width - 1], None, None
+    answer: Tensor
+    first: Tensor
+    second: Tensor
+    tail: Tensor
+    made: Made
+    limited: tuple[Flags, ...]
 
 
-def _make(given: Inputs, limit: float | None) -> Made:
+class MlpGrads(NamedTuple):
+    """Gradients of the `Inputs` of a chunk."""
+
+    view: Tensor
+    query: Tensor
+    first: Tensor
+    second: Tensor
+    bias: Tensor
+    taps: Tensor
+    tail: Tensor
+
+
+def forward_mlp_chunk(given: Inputs, limit: float | None) -> MlpChunk:
+    """One chunk."""
+    made = make_tokens(given, limit)
+    first, second = given.first * made.tokens.end, given.second * made.tokens.end.unsqueeze(-1)
+    # A function call each, so that what a memory computed is gone before the next: caches are small.
+    found = [_forward_net(made.tokens, given, n, weights_of(first, second, n)) for n in range(second.shape[1])]
+    first[:, -2:].baddbmm_(_push_rates(made.tokens, given.rows).push.mT, made.tokens.kept_key)
+    tail = made.seen[:, given.view.shape[1] :].clone()
+    return MlpChunk(found[-1][0], first, second, tail, made, tuple(flags for _, flags in found))
+
+
+def backward_mlp_chunk(
+    given: Inputs,
+    made: Made,
+    limited: tuple[Flags, ...],
+    by_answer: Tensor,
+    by_first: Tensor,
+    by_second: Tensor,
+    by_tail: Tensor,
+) -> MlpGrads:
+    """From the gradients of answers, stacks and the tail after a chunk; `made` and `limited` of its forward pass."""
+    tokens, inside = made.tokens, _no_grads(made.tokens)
+    first, second = by_first * tokens.end, by_second * tokens.end.unsqueeze(-1)
+    for n in reversed(range(second.shape[1])):
+        moved, found = weights_of(by_first, by_second, n), weights_of(first, second, n)
+        _backward_net(tokens, inside, given, n, limited[n], by_answer, moved, found)
+    _backward_rates(tokens, inside, given.rows, by_first[:, -2:], first[:, -2:])
+    ends = (by_first * given.first).sum((1, 2)) + (by_second * given.second).sum((1, 2, 3))
+    inside.total[:, -1, 0].addcmul_(tokens.decay.start[:, -1], ends)
+    logits = _backward_shared(made, inside, given.lowest)
+    seen, taps = _backward_vectors(made, inside.vectors, given.taps, by_tail)
+    before = seen.shape[1] - tokens.length
+    key, query, value = seen[:, before:].split(given.view.shape[-1], dim=-1)
+    view = torch.bmm(logits, given.rows)
+    first[:, -2:].baddbmm_(logits.mT, given.view)
+    for n, raw in ((KEY, key), (VALUE, value)):
+        view += _backward_projection(given, n, raw, weights_of(first, second, n))
+    return MlpGrads(view, query, first, second, logits.sum(1, keepdim=True), taps, seen[:, :before])
+
+
+def make_tokens(given: Inputs, limit: float | None) -> Made:
     """Vectors and rates of the tokens, and what follows from them for all memories."""
     length, width = given.view.shape[1:]
     raw = []
@@ -175,33 +186,35 @@ def _make(given: Inputs, limit: float | None) -> Made:
     key, query = vectors[:, :length], vectors[:, 2 * length :]
     lower = torch.bmm(key, key.mT).mul_(decay.before).mul_(alpha)
     scores = torch.bmm(query, key.mT).mul_(decay.after)
-    tokens = ChunkTokens(
-        vectors, ask(vectors, alpha), alpha, eta, decay, lower, system(eta / (1 + eta), lower), scores, limit
-    )
+    one, kept_key = identity(lower), key * decay.ratio[:, -1, :, None]
+    solve, asked = system(eta / (1 + eta), lower, one), ask(vectors, alpha)
+    tokens = ChunkTokens(vectors, asked, alpha, eta, decay, lower, solve, scores, one, kept_key, limit)
     return Made(seen, sizes, log_alpha, tokens)
 
 
-def _flat(made: Made) -> tuple[Tensor, ...]:
-    """What `_unflat` needs."""
+def flat(made: Made) -> tuple[Tensor, ...]:
+    """What `unflat` needs."""
     tokens = made.tokens
     rates, products = (made.log_alpha, tokens.alpha, tokens.eta), (tokens.lower, tokens.solve, tokens.scores)
     return made.seen, *made.sizes, *rates, tokens.vectors, *tokens.decay, *products
 
 
-def _unflat(saved: tuple[Tensor, ...], limit: float | None) -> Made:
-    """Vectors and rates of a chunk as `_make` returned them."""
+def unflat(saved: tuple[Tensor, ...], limit: float | None) -> Made:
+    """Vectors and rates of a chunk as `make_tokens` returned them."""
     seen, key_size, query_size, log_alpha, alpha, eta, vectors, ratio, start, lower, solve, scores = saved
-    asked, decay = ask(vectors, alpha), Decay(ratio, start)
-    tokens = ChunkTokens(vectors, asked, alpha, eta, decay, lower, solve, scores, limit)
+    asked, kept_key = ask(vectors, alpha), vectors[:, : alpha.shape[1]] * ratio[:, -1, :, None]
+    products = lower, solve, scores, identity(lower)
+    tokens = ChunkTokens(vectors, asked, alpha, eta, Decay(ratio, start), *products, kept_key, limit)
     return Made(seen, (key_size, query_size), log_alpha, tokens)
 
 
-def _forward_net(tokens: ChunkTokens, given: Inputs, n: int, moved: tuple[Tensor, Tensor]) -> Tensor | None:
-    """A memory's weights after the chunk, written to `moved`; the answers of the one that is read."""
+def _forward_net(tokens: ChunkTokens, given: Inputs, n: int, moved: tuple[Tensor, Tensor]) -> tuple[Tensor, Flags]:
+    """A memory's weights after the chunk, written to `moved`; the answers of the one that is read (of others: v)."""
     weights = given.weights(n)
     net = run_net(tokens, *weights)
-    move_weights(tokens, net, weights, moved)
-    return answer_net(tokens, net, read_net(tokens, net, *weights)) if given.is_read(n) else None
+    move_weights(tokens, net, moved)
+    answer = answer_net(tokens, net, read_net(tokens, net, *weights)) if given.is_read(n) else tokens.value
+    return answer, net.limited
 
 
 def _backward_net(
@@ -209,14 +222,15 @@ def _backward_net(
     grads: SharedGrads,
     given: Inputs,
     n: int,
+    limited: Flags,
     answer: Tensor,
     moved: tuple[Tensor, Tensor],
     found: tuple[Tensor, Tensor],
 ) -> None:
     """From the gradients of answers and weights after the chunk to those of the weights before, written to `found`."""
     weights = given.weights(n)
-    net = run_net(tokens, *weights)
-    inside = backward_moved(tokens, grads, net, weights, moved, found)
+    net = run_net(tokens, *weights, limited)
+    inside = backward_moved(tokens, grads, net, moved, found)
     if given.is_read(n):
         backward_read(tokens, grads, net, read_net(tokens, net, *weights), weights, answer, inside)
     backward_net(tokens, grads, net, weights, inside)
@@ -231,21 +245,18 @@ def _push_rates(tokens: ChunkTokens, rows: Tensor) -> RatePushes:
 
 
 def _no_grads(tokens: ChunkTokens) -> SharedGrads:
-    alpha, gate, write = (torch.zeros_like(tokens.alpha) for _ in range(3))
+    kept, alpha, gate, write = (torch.zeros_like(tokens.alpha) for _ in range(4))
     total = torch.zeros_like(tokens.decay.start).unsqueeze(-1)
     lower, scores = torch.zeros_like(tokens.lower), torch.zeros_like(tokens.scores)
-    vectors, asked = torch.zeros_like(tokens.vectors), torch.zeros_like(tokens.asked)
-    return SharedGrads(vectors, asked, alpha, gate, write, total, lower, scores)
+    vectors, asked, kept_key = map(torch.zeros_like, (tokens.vectors, tokens.asked, tokens.kept_key))
+    return SharedGrads(vectors, asked, kept_key, kept, alpha, gate, write, total, lower, scores)
 
 
-def _backward_rates(tokens: ChunkTokens, grads: SharedGrads, rows: Tensor, moved: Tensor) -> Tensor:
-    """From the gradient of the rows after the chunk to that of those before it, [R, 2, K]."""
-    length, pushes = tokens.length, _push_rates(tokens, rows)
-    by_push = torch.bmm(tokens.key, moved.mT).mul_(tokens.kept)
-    grads.vectors[:, :length] += torch.bmm(pushes.push, moved).mul_(tokens.kept)
-    ends = dot(by_push, pushes.push)
-    grads.total[:, 1:] -= ends
-    grads.total[:, -1] += ends.sum(1) + tokens.decay.start[:, -1:] * (moved * rows).sum((1, 2)).unsqueeze(-1)
+def _backward_rates(tokens: ChunkTokens, grads: SharedGrads, rows: Tensor, moved: Tensor, found: Tensor) -> None:
+    """From the gradient of the rows [R, 2, K] after the chunk, `moved`; that of those before is added to `found`."""
+    pushes = _push_rates(tokens, rows)
+    by_push = torch.bmm(tokens.kept_key, moved.mT)
+    grads.kept_key.baddbmm_(pushes.push, moved)
 
     by_total = torch.bmm(tokens.solve.mT, by_push)
     grads.lower.baddbmm_(by_total, pushes.push.mT)
@@ -257,7 +268,7 @@ def _backward_rates(tokens: ChunkTokens, grads: SharedGrads, rows: Tensor, moved
         by_target = by_target.masked_fill_(pushes.target.abs() > tokens.limit, 0)
     both = torch.cat([by_total + held, by_target], dim=1)
     grads.asked.baddbmm_(both, rows)
-    return torch.baddbmm(moved * tokens.end, both.mT, tokens.asked)
+    found.baddbmm_(both.mT, tokens.asked)
 
 
 def _backward_shared(made: Made, grads: SharedGrads, lowest: Tensor | None) -> Tensor:
@@ -265,8 +276,12 @@ def _backward_shared(made: Made, grads: SharedGrads, lowest: Tensor | None) -> T
     tokens, length = made.tokens, made.tokens.length
     by_key, by_value = grads.asked.split(length, dim=1)
     grads.alpha.add_(dot(by_key, tokens.asked[:, :length]))
-    grads.vectors[:, :length].addcmul_(by_key, tokens.alpha)
+    grads.vectors[:, :length].addcmul_(by_key, tokens.alpha).addcmul_(grads.kept_key, tokens.kept)
     grads.vectors[:, length : 2 * length] += by_value
+
+    kept = grads.kept.add_(dot(grads.kept_key, tokens.kept_key))
+    grads.total[:, 1:] -= kept
+    grads.total[:, -1] += kept.sum(1)
 
     reach = grads.lower * tokens.lower
     rows = reach.sum(2, keepdim=True)

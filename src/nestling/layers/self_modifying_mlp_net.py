@@ -30,6 +30,7 @@ from nestling.ops.decay import Decay
 __all__ = ["ChunkTokens", "Net", "SharedGrads", "backward_net", "run_net"]
 
 Weights = tuple[Tensor, Tensor]
+Flags = tuple[bool, bool, bool]
 
 
 class ChunkTokens(NamedTuple):
@@ -43,6 +44,8 @@ class ChunkTokens(NamedTuple):
     lower:   [R, C, C] alpha (Y * K K^T).
     solve:   [R, C, C] -(I + diag(w) lower)^-1 diag(w).
     scores:  [R, C, C] D * Q K^T.
+    one:     [R, C, C] the identity.
+    kept_key: [R, C, K] D_C K.
     limit:   of targets and surprises, or None.
     """
 
@@ -54,6 +57,8 @@ class ChunkTokens(NamedTuple):
     lower: Tensor
     solve: Tensor
     scores: Tensor
+    one: Tensor
+    kept_key: Tensor
     limit: float | None
 
     @property
@@ -102,6 +107,8 @@ class SharedGrads(NamedTuple):
 
     vectors: [R, 3 C, K], `asked` apart.
     asked:   [R, 2 C, K].
+    kept_key: [R, C, K].
+    kept:    [R, C, 1] by log D_C, `kept_key` apart.
     alpha:   [R, C, 1] by log alpha, `asked`, `lower` and decays apart.
     gate:    [R, C, 1] by the logit of eta, w apart.
     write:   [R, C, 1] by log w, `lower` apart.
@@ -112,6 +119,8 @@ class SharedGrads(NamedTuple):
 
     vectors: Tensor
     asked: Tensor
+    kept_key: Tensor
+    kept: Tensor
     alpha: Tensor
     gate: Tensor
     write: Tensor
@@ -152,6 +161,12 @@ class Net(NamedTuple):
     lower: Tensor
     solve: Tensor
 
+    @property
+    def limited(self) -> Flags:
+        """For `run_net`, when the same is computed again."""
+        target, back, error = (short is not None for short in self.shorts)
+        return target, back, error
+
 
 def ask(vectors: Tensor, alpha: Tensor) -> Tensor:
     """`ChunkTokens.asked` of its vectors [R, 3 C, K]."""
@@ -159,22 +174,27 @@ def ask(vectors: Tensor, alpha: Tensor) -> Tensor:
     return torch.cat([vectors[:, :length] * alpha, vectors[:, length : 2 * length]], dim=1)
 
 
-def system(write: Tensor, lower: Tensor) -> Tensor:
+def identity(lower: Tensor) -> Tensor:
+    """I for every L [R, C, C]."""
+    return torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device).expand_as(lower)
+
+
+def system(write: Tensor, lower: Tensor, one: Tensor) -> Tensor:
     """-(I + diag(w) L)^-1 diag(w) of strictly lower triangular L [R, C, C]."""
-    one = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device).expand_as(lower)
     inverse = torch.linalg.solve_triangular(write * lower, one, upper=False, unitriangular=True)
     return inverse.mul_(-write.mT)
 
 
-def run_net(tokens: ChunkTokens, first: Tensor, second: Tensor) -> Net:
+def run_net(tokens: ChunkTokens, first: Tensor, second: Tensor, limited: Flags = (True, True, True)) -> Net:
     """All of one memory but its read.
 
     Args:
         tokens: of the chunk.
         first: A [R, F, K].
         second: B [R, K, F].
+        limited: whether any target, back or error may be too long; False where it is known that none is.
     """
-    length, limit = tokens.length, tokens.limit
+    length, limits = tokens.length, [tokens.limit if flag else None for flag in limited]
     inner = torch.bmm(tokens.asked, first.mT)
     hidden = silu(inner)
     x, h = inner[:, :length], hidden[:, :length]
@@ -182,7 +202,7 @@ def run_net(tokens: ChunkTokens, first: Tensor, second: Tensor) -> Net:
     recalled, target = torch.bmm(hidden, second.mT).split(length, dim=1)
     recalled.mul_(tokens.alpha)
     target += tokens.value
-    short = _short(target, None, limit)
+    short = _short(target, None, limits[0])
     error = tokens.key + recalled
     error = error.sub_(target) if short is None else error.addcmul_(target, short, value=-1)
     slope = torch.addcmul(gate + h, h, gate, value=-1)
@@ -190,20 +210,20 @@ def run_net(tokens: ChunkTokens, first: Tensor, second: Tensor) -> Net:
 
     size = dot(h, h)
     back = pulled * slope
-    shorts = short, _short(back, None, limit), _short(error, size, limit)
+    shorts = short, _short(back, None, limits[1]), _short(error, size, limits[2])
     lower = torch.bmm(h, h.mT).mul_(tokens.decay.before).mul_(tokens.alpha)
-    solve = system(tokens.eta / (1 + tokens.eta * size), lower)
+    solve = system(tokens.eta / (1 + tokens.eta * size), lower, tokens.one)
     back = (back if shorts[1] is None else back.mul_(shorts[1])).addcmul_(x, tokens.begin)
     outer = torch.addcmul(error if shorts[2] is None else error * shorts[2], recalled, tokens.begin)
     pushes = torch.bmm(tokens.solve, back), torch.bmm(solve, outer)
     return Net(inner, hidden, gate, size, recalled, target, error, slope, pulled, shorts, pushes, lower, solve)
 
 
-def move_weights(tokens: ChunkTokens, net: Net, weights: Weights, moved: Weights) -> None:
-    """A and B after the chunk, written to `moved`."""
+def move_weights(tokens: ChunkTokens, net: Net, moved: Weights) -> None:
+    """A and B after the chunk, in place of g_C A and g_C B."""
     inner, outer = (push * tokens.kept for push in net.pushes)
-    torch.mul(weights[0], tokens.end, out=moved[0]).baddbmm_(inner.mT, tokens.key)
-    torch.mul(weights[1], tokens.end, out=moved[1]).baddbmm_(outer.mT, net.hidden[:, : tokens.length])
+    moved[0].baddbmm_(inner.mT, tokens.key)
+    moved[1].baddbmm_(outer.mT, net.hidden[:, : tokens.length])
 
 
 class Read(NamedTuple):
@@ -246,23 +266,13 @@ class NetGrads(NamedTuple):
     weights: Weights
 
 
-def backward_moved(
-    tokens: ChunkTokens, grads: SharedGrads, net: Net, weights: Weights, moved: Weights, found: Weights
-) -> NetGrads:
-    """From the gradients of the weights after the chunk, `moved`; those of the weights before begin in `found`."""
+def backward_moved(tokens: ChunkTokens, grads: SharedGrads, net: Net, moved: Weights, found: Weights) -> NetGrads:
+    """From the gradients of the weights after the chunk, `moved`; `found` holds g_C times those."""
     kept, h = tokens.kept, net.hidden[:, : tokens.length]
-    ends = [(grad * weight).sum((1, 2)) for grad, weight in zip(moved, weights)]
-    grads.total[:, -1, 0].addcmul_(tokens.decay.start[:, -1], ends[0] + ends[1])
-    pushes = torch.bmm(tokens.key * kept, moved[0].mT), torch.bmm(h, moved[1].mT).mul_(kept)
-    by_key = torch.bmm(net.pushes[0], moved[0]).mul_(kept)
-    by_hidden = torch.bmm(net.pushes[1] * kept, moved[1])
-    grads.vectors[:, : tokens.length] += by_key
-    end = dot(by_key, tokens.key).add_(dot(pushes[1], net.pushes[1]))
-    grads.total[:, 1:] -= end
-    grads.total[:, -1] += end.sum(1)
-    for grad, before in zip(moved, found):
-        torch.mul(grad, tokens.end, out=before)
-    return NetGrads(pushes, by_hidden, found)
+    pushes = torch.bmm(tokens.kept_key, moved[0].mT), torch.bmm(h, moved[1].mT).mul_(kept)
+    grads.kept_key.baddbmm_(net.pushes[0], moved[0])
+    grads.kept.add_(dot(pushes[1], net.pushes[1]))
+    return NetGrads(pushes, torch.bmm(net.pushes[1] * kept, moved[1]), found)
 
 
 def backward_read(

@@ -1,7 +1,7 @@
-"""Chunks of self-modifying matrix memories one after another, as one autograd function.
+"""Chunks of self-modifying memories one after another, as one autograd function per kind.
 
-One function for all chunks, so that the gradient of what they share is one product over all tokens, and nothing is
-spent on a graph. What a chunk does is in `self_modifying_fused`.
+One function for all chunks, so that nothing is spent on a graph, and the gradient of what matrix memories share is one
+product over all tokens. What a chunk does is in `self_modifying_fused` and `self_modifying_mlp_fused`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nestling.layers.self_modifying_fused import Kept, Shared, backward_chunk, forward_chunk
+from nestling.layers.self_modifying_mlp_fused import Inputs, backward_mlp_chunk, flat, forward_mlp_chunk, unflat
 from nestling.layers.self_modifying_options import Options
 
-__all__ = ["MatrixSequence"]
+__all__ = ["MatrixSequence", "MlpSequence"]
 
 
 class MatrixSequence(torch.autograd.Function):
@@ -66,6 +67,58 @@ class MatrixSequence(torch.autograd.Function):
             bias += found.bias
             taps += found.taps
         return view, query, state, torch.bmm(seen_from.mT, raw), bias, taps, tail, None, None, None
+
+
+class MlpSequence(torch.autograd.Function):
+    """(`Inputs` of all tokens, limit, chunk_size) -> (y, first, second, tail)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        view: Tensor,
+        query: Tensor,
+        first: Tensor,
+        second: Tensor,
+        bias: Tensor,
+        taps: Tensor,
+        tail: Tensor,
+        lowest: Tensor | None,
+        limit: float | None,
+        chunk_size: int,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Answers [R, T, K], both stacks and the tail [R, W - 1, 3 K] after all tokens."""
+        answers, saved, limited = torch.empty_like(view), [], []
+        for span in _spans(view.shape[1], chunk_size):
+            given = Inputs(view[:, span], query[:, span], first, second, bias, taps, tail, lowest)
+            chunk = forward_mlp_chunk(given, limit)
+            answers[:, span] = chunk.answer
+            saved.append((*given, *flat(chunk.made)))
+            limited.append(chunk.limited)
+            first, second, tail = chunk.first, chunk.second, chunk.tail
+        ctx.save_for_backward(*(tensor for tensors in saved for tensor in tensors))
+        ctx.limit, ctx.chunk_size, ctx.limited = limit, chunk_size, limited
+        return answers, first, second, tail
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Gradients of view, query, both stacks, bias, taps and tail."""
+        answers, first, second, tail = grads
+        saved, spans = ctx.saved_tensors, _spans(answers.shape[1], ctx.chunk_size)
+        count, places = len(saved) // len(spans), len(Inputs._fields)
+        view, query = torch.empty_like(answers), torch.empty_like(answers)
+        given = Inputs(*saved[:places])
+        bias, taps = torch.zeros_like(given.bias), torch.zeros_like(given.taps)
+        for i, span in reversed(list(enumerate(spans))):
+            part = saved[i * count : (i + 1) * count]
+            made = unflat(part[places:], ctx.limit)
+            chunk = Inputs(*part[:places]), made, ctx.limited[i]
+            found = backward_mlp_chunk(*chunk, answers[:, span], first, second, tail)
+            view[:, span], query[:, span] = found.view, found.query
+            first, second, tail = found.first, found.second, found.tail
+            bias += found.bias
+            taps += found.taps
+        return view, query, first, second, bias, taps, tail, None, None, None
 
 
 def _spans(length: int, chunk_size: int) -> list[slice]:
