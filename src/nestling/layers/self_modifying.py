@@ -13,6 +13,7 @@ from nestling.errors import InputError, UnknownNameError
 from nestling.layers.self_modifying_matrix import MatrixMemories
 from nestling.layers.self_modifying_mlp import MlpMemories
 from nestling.layers.self_modifying_options import Options, lowest_retention, rate_bias, token_rates
+from nestling.layers.self_modifying_pieces import joined, pieces, split_tokens
 from nestling.layers.self_modifying_sequence import MatrixSequence, MlpSequence
 from nestling.layers.self_modifying_state import SelfModifyingState
 from nestling.layers.self_modifying_token import write_and_read_token
@@ -199,8 +200,8 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
         if logits is not None:
             momentum = torch.sigmoid(logits.to(dtype)).clamp(min=SMALLEST_MOMENTUM).mT.reshape(-1, length)
         view, *query = (self._by_head(part) for part in mapped.to(dtype).split(self.width, dim=-1))
-        steps, aligned = _steps(length, state.position.tolist(), self.chunk_sizes), not state.position.any()
-        steps = _joined(steps, aligned) if self.is_fused else steps
+        steps, aligned = pieces(length, state.position.tolist(), self.chunk_sizes), not state.position.any()
+        steps = joined(steps, aligned) if self.is_fused else steps
         lengths = [step for step, _ in steps]
         maps: Any = self.memories.maps(batch, dtype)
         bias, lowest = self._bias(batch, dtype), self._lowest(batch, dtype)
@@ -210,7 +211,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
             for weights in (state.memory, state.anchor, state.surprise)
         )
         tail, found = state.tail.flatten(0, 1), []
-        parts = zip(*(_split(part, lengths) for part in (view, query[0] if query else None, momentum)), steps)
+        parts = zip(*(split_tokens(part, lengths) for part in (view, query[0] if query else None, momentum)), steps)
         for z, q, mu, (_, position) in parts:
             if aligned and self.is_fused and self.kind == "matrix":
                 given = (z, q, memory[0].mT, maps.adaptive, bias, taps, tail, lowest)
@@ -253,7 +254,7 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
             found, after, tail = write_and_read_token(*tokens, self.how)
             found = torch.matmul(found.unflatten(0, (batch, -1)), self.memories.initial["memory"].to(dtype).mT)
         y = answer(self.output, found.flatten(1).unsqueeze(1), x)
-        ((_, position),) = _steps(1, state.position.tolist(), self.chunk_sizes)
+        ((_, position),) = pieces(1, state.position.tolist(), self.chunk_sizes)
         (anchor,) = self._move_anchor((anchor,), (after,), position)
         return y, SelfModifyingState(
             memory=(after.unflatten(0, (batch, -1)),),
@@ -302,32 +303,3 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
 def _rows(parameter: Tensor, batch: int) -> Tensor:
     """[H, ...] to [R, ...]."""
     return parameter.expand(batch, *parameter.shape).flatten(0, 1)
-
-
-def _split(tokens: Tensor | None, lengths: list[int]) -> Sequence[Tensor | None]:
-    """[R, T, ...] in pieces; one split, for slices would each make a gradient of all T tokens."""
-    return [None] * len(lengths) if tokens is None else tokens.split(lengths, dim=1)
-
-
-def _steps(length: int, position: list[list[int]], sizes: tuple[int, int]) -> list[tuple[int, list[list[int]]]]:
-    """Pieces of a call that no chunk border of any row cuts: tokens, and every row's positions after them."""
-    steps, done = [], 0
-    while done < length:
-        step = min(length - done, *(size - place for row in position for place, size in zip(row, sizes)))
-        position = [[(place + step) % size for place, size in zip(row, sizes)] for row in position]
-        steps.append((step, position))
-        done += step
-    return steps
-
-
-def _joined(steps: list[tuple[int, list[list[int]]]], aligned: bool) -> list[tuple[int, list[list[int]]]]:
-    """Pieces of `_steps`, those that are whole chunks of all rows one after another made one."""
-    joined, whole = [], False
-    for step, position in steps:
-        begins, aligned = aligned, not any(map(any, position))
-        if whole and aligned:
-            joined[-1] = (joined[-1][0] + step, position)
-        else:
-            joined.append((step, position))
-        whole = begins and aligned
-    return joined

@@ -14,15 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nestling.layers.self_modifying_mlp_backward import SharedGrads, backward_moved, backward_net, backward_read
 from nestling.layers.self_modifying_mlp_net import (
     ChunkTokens,
     Flags,
-    SharedGrads,
     answer_net,
     ask,
-    backward_moved,
-    backward_net,
-    backward_read,
     dot,
     identity,
     move_weights,

@@ -100,8 +100,8 @@ def _matrix_block(rule: str, dim: int) -> nn.Module:
     return Block(mixer, dim=dim, num_parameters=_parameters(dim))
 
 
-def _self_modifying_block(kind: str, dim: int) -> nn.Module:
-    mixer = SelfModifyingTitans(dim=dim, num_heads=dim // HEAD_DIM, kind=kind, chunk_size=CHUNK_SIZE)
+def _self_modifying_block(kind: str, dim: int, *, hidden: int | None = None) -> nn.Module:
+    mixer = SelfModifyingTitans(dim=dim, num_heads=dim // HEAD_DIM, kind=kind, hidden=hidden, chunk_size=CHUNK_SIZE)
     return Block(mixer, dim=dim, num_parameters=_parameters(dim))
 
 
@@ -164,6 +164,9 @@ SUBJECTS: dict[str, Subject] = {
     "dgd": Subject(make=partial(_matrix_block, "dgd"), baseline="sdpa"),
     "self_modifying": Subject(make=partial(_self_modifying_block, "matrix"), baseline="sdpa"),
     "self_modifying_mlp": Subject(make=partial(_self_modifying_block, "mlp"), baseline="sdpa", largest=LARGE),
+    "self_modifying_mlp_wide": Subject(
+        make=partial(_self_modifying_block, "mlp", hidden=2 * HEAD_DIM), baseline="sdpa", largest=LARGE
+    ),
     "nested_learning": Subject(
         make=_nested_learning, baseline="sdpa", package="nested_learning", decodes=False, trains=False, largest=SMALL
     ),
