@@ -132,74 +132,94 @@ def backward_chunk(
     kept: Kept, shared: Shared, how: Options, grad_answer: Tensor, grad_after: Tensor, grad_tail: Tensor
 ) -> ChunkGrads:
     """From the gradients of answers, S and the tail after a chunk."""
-    (view, state, seen, key_size, query_size, stacked, gate, log_alpha, write, share, start, decay, read,
-     products, push, factor) = kept  # fmt: skip
-    length, width = view.shape[1:]
-    key = stacked[:, :length]
-    recalled, found, target = read.split(length, dim=1)
-    last = decay[:, -1, :, None]
-    kept_key = key * last
+    length, stacked, state, write = kept.view.shape[1], kept.stacked, kept.state, kept.write
+    key, both = stacked[:, :length], slice(2 * length)
+    recalled, found, target = kept.read.split(length, dim=1)
+    last = kept.decay[:, -1, :, None]
+    solved, grad_products = _grad_system(kept, grad_answer, grad_after, key * last)
 
-    # The triangular system: push = (I + E)^-1 right-hand side. Its gradient stands negative, as all uses want it.
-    grad_push = torch.baddbmm(torch.bmm(products[:, length:].mT, grad_answer), kept_key, grad_after)
-    system = (products[:, :length] * share).mT
-    solved = torch.linalg.solve_triangular(system, grad_push, upper=True, unitriangular=True)
-    grad_products = torch.bmm(torch.cat([-solved, grad_answer], dim=1), push.mT)
-    grad_products[:, :length].tril_(-1)
-    reach = grad_products * products
+    # Rates: e stands in the system twice, decays everywhere.
+    reach = grad_products * kept.products
     along, erased = reach.sum(-1, keepdim=True), _dot(solved, recalled)
-    grad_share = torch.addcmul(along[:, :length], erased, start, value=-1)
-
-    # Decays, through the logarithms of their products.
-    grad_kept = torch.bmm(push, grad_after.mT)
-    ends = _dot(grad_kept, kept_key)
-    grad_start = _dot(grad_answer, found).addcmul_(erased, share, value=-1)
-    columns = torch.bmm(torch.cat([share, torch.ones_like(share)], dim=1).mT, reach).mT
-    grad_total = (grad_start * start).addcmul_(along[:, :length], share).add_(along[:, length:])
-    grad_total.sub_(columns).sub_(ends)
-    held = torch.linalg.vecdot(grad_after.flatten(1), state.flatten(1)).unsqueeze(-1)
-    grad_total[:, -1] += ends.sum(1).addcmul_(start[:, -1], held)
-    grad_log = grad_total.flip(1).cumsum(1).flip(1)
+    grad_share = torch.addcmul(along[:, :length], erased, kept.start, value=-1)
+    grad_kept = torch.bmm(kept.push, grad_after.mT).mul_(last)
+    grad_start = _dot(grad_answer, found).addcmul_(erased, kept.share, value=-1)
+    grad_log = _grad_log(kept, reach, along, grad_start, _dot(grad_kept, key), grad_after)
 
     # Products of keys and queries, and what the first state answered.
-    grad_products[:, :length].mul_(share)
-    grad_products.view(-1, 2, length, length).mul_(decay.unsqueeze(1))
-    grad_read = torch.empty_like(read)
-    torch.mul(solved, -share * start, out=grad_read[:, :length])
-    torch.mul(grad_answer, start, out=grad_read[:, length : 2 * length])
-    grad_target, grad_write = grad_read[:, 2 * length :], _dot(solved, target)
-    if factor is None:
-        torch.mul(solved, write, out=grad_target)
-    else:
-        assert how.limit is not None
-        shorten = grad_write * write * torch.where(factor < 1, factor * (factor / how.limit) ** 2, 0)
-        torch.mul(solved, write * factor, out=grad_target).addcmul_(target, shorten, value=-1)
-        grad_write = grad_write * factor
+    grad_products[:, :length].mul_(kept.share)
+    grad_products.view(-1, 2, length, length).mul_(kept.decay.unsqueeze(1))
+    grad_write = _dot(solved, target)
+    grad_read = _grad_read(kept, how, solved, grad_answer, grad_write)
     grad_stacked = torch.bmm(grad_read, state.mT)
+    if kept.factor is not None:
+        grad_write = grad_write * kept.factor
     if how.keeps_start:
         grad_stacked[:, :length].addcmul_(solved, write, value=-1)
         grad_stacked[:, length : 2 * length] += grad_answer
-        grad_stacked[:, 2 * length :] += grad_target
+        grad_stacked[:, 2 * length :] += grad_read[:, 2 * length :]
         grad_write = grad_write - _dot(solved, key)
-    grad_stacked[:, : 2 * length].baddbmm_(grad_products, key)
-    grad_stacked[:, :length].addcmul_(grad_kept, last).baddbmm_(grad_products.mT, stacked[:, : 2 * length])
-    grad_state = torch.baddbmm(grad_after * start[:, -1:], stacked.mT, grad_read)
+    grad_stacked[:, both].baddbmm_(grad_products, key)
+    grad_stacked[:, :length].add_(grad_kept).baddbmm_(grad_products.mT, stacked[:, both])
+    grad_state = torch.baddbmm(grad_after * kept.start[:, -1:], stacked.mT, grad_read)
 
     # Length 1, convolution, projections.
-    grad_made = _grad_vectors(grad_stacked, stacked, (key_size, query_size))
-    grad_seen, grad_taps = convolve_backward(grad_made, seen, shared.taps)
+    grad_made = _grad_vectors(grad_stacked, stacked, (kept.key_size, kept.query_size))
+    grad_seen, grad_taps = convolve_backward(grad_made, kept.seen, shared.taps)
     grad_seen[:, length:] += grad_tail
-    grad_logits = _grad_logits(gate, log_alpha, grad_write, grad_share, grad_log, write, shared.lowest, how)
-    before = seen.shape[1] - length
-    grad_key, grad_query, grad_value = grad_seen[:, before:].split(width, dim=-1)
+    grad_logits = _grad_logits(kept, grad_write, grad_share, grad_log, shared.lowest, how)
+    before = kept.seen.shape[1] - length
+    grad_key, grad_query, grad_value = grad_seen[:, before:].split(kept.view.shape[2], dim=-1)
     grad_raw = torch.cat([grad_key, grad_value, grad_logits], dim=-1)
     grad_from = torch.bmm(grad_raw, shared.maps.mT)
     grad_view = torch.bmm(grad_from, state.mT)
     if how.keeps_start:
         grad_view += grad_from
-    grad_state.baddbmm_(view.mT, grad_from)
+    grad_state.baddbmm_(kept.view.mT, grad_from)
     bias = grad_logits.sum(1, keepdim=True)
     return ChunkGrads(grad_view, grad_query, grad_state, grad_seen[:, :before], bias, grad_taps, grad_raw)
+
+
+def _grad_system(kept: Kept, grad_answer: Tensor, grad_after: Tensor, kept_key: Tensor) -> tuple[Tensor, Tensor]:
+    """Through push = (I + E)^-1 right-hand side: of the latter [R, C, K], and of `products` without e in E."""
+    length = kept.view.shape[1]
+    grad_push = torch.baddbmm(torch.bmm(kept.products[:, length:].mT, grad_answer), kept_key, grad_after)
+    system = (kept.products[:, :length] * kept.share).mT
+    solved = torch.linalg.solve_triangular(system, grad_push, upper=True, unitriangular=True)
+    grad_products = torch.bmm(torch.cat([-solved, grad_answer], dim=1), kept.push.mT)
+    grad_products[:, :length].tril_(-1)
+    return solved, grad_products
+
+
+def _grad_log(kept: Kept, reach: Tensor, along: Tensor, grad_start: Tensor, ends: Tensor, grad_after: Tensor) -> Tensor:
+    """Of log alpha [R, C, 1], through the logarithms of its products.
+
+    reach: [R, 2 C, C] by the logarithms of decays in `products`, without e; along: [R, 2 C, 1] its rows.
+    grad_start: [R, C, 1] of g.   ends: [R, C, 1] by the logarithm of D_C.
+    """
+    length, share, start = kept.view.shape[1], kept.share, kept.start
+    columns = torch.bmm(torch.cat([share, torch.ones_like(share)], dim=1).mT, reach).mT
+    total = (grad_start * start).addcmul_(along[:, :length], share).add_(along[:, length:]).sub_(columns).sub_(ends)
+    held = torch.linalg.vecdot(grad_after.flatten(1), kept.state.flatten(1)).unsqueeze(-1)
+    total[:, -1] += ends.sum(1).addcmul_(start[:, -1], held)
+    return total.flip(1).cumsum(1).flip(1)
+
+
+def _grad_read(kept: Kept, how: Options, solved: Tensor, grad_answer: Tensor, grad_write: Tensor) -> Tensor:
+    """Of what S answers to [K; Q; V], [R, 3 C, K]; grad_write is solved . target."""
+    length, factor, write = kept.view.shape[1], kept.factor, kept.write
+    grad_read = torch.empty_like(kept.read)
+    grad_recalled, grad_found, grad_target = grad_read.split(length, dim=1)
+    torch.mul(solved, -kept.share * kept.start, out=grad_recalled)
+    torch.mul(grad_answer, kept.start, out=grad_found)
+    if factor is None:
+        torch.mul(solved, write, out=grad_target)
+    else:
+        assert how.limit is not None
+        shorten = grad_write * write * torch.where(factor < 1, factor * (factor / how.limit) ** 2, 0)
+        torch.mul(solved, write * factor, out=grad_target)
+        grad_target.addcmul_(kept.read[:, 2 * length :], shorten, value=-1)
+    return grad_read
 
 
 def _vectors(
@@ -243,16 +263,10 @@ def _write_and_share(gate: Tensor, log_alpha: Tensor, how: Options) -> tuple[Ten
 
 
 def _grad_logits(
-    gate: Tensor,
-    log_alpha: Tensor,
-    grad_write: Tensor,
-    grad_share: Tensor,
-    grad_log: Tensor,
-    write: Tensor,
-    lowest: Tensor | None,
-    how: Options,
+    kept: Kept, grad_write: Tensor, grad_share: Tensor, grad_log: Tensor, lowest: Tensor | None, how: Options
 ) -> Tensor:
     """Gradients of the logits of eta and alpha [R, C, 2]."""
+    gate, log_alpha = kept.gate, kept.log_alpha
     alpha = log_alpha.exp()
     slope = gate * (1 - gate)
     if how.dgd == "implicit":
@@ -262,7 +276,7 @@ def _grad_logits(
     else:
         half, times = 0.5 if how.dgd == "explicit" else 1.0, 2.0 if how.negative_eigenvalues else 1.0
         grad_gate = times * (grad_share + half * alpha * grad_write)
-        grad_log = grad_log + write * grad_write
+        grad_log = grad_log + kept.write * grad_write
     grad_log = (grad_log * log_retention_slope(alpha, lowest)).masked_fill(log_alpha <= LOWEST_LOG, 0)
     return torch.cat([grad_gate * slope, grad_log], dim=-1)
 
