@@ -40,8 +40,8 @@ from nestling.recipes.machine import describe_machine
 SHORT, LONG = 512, 16_384
 CHOICE = 3 * LONG
 PERIODS, TIMES, LEVELS = (32, 128), 4, 4
-RATES = (0.1, 0.3, 1.0)
-WEIGHT_RATES = (0.003, 0.01, 0.03, 0.1)
+RATES = (0.1, 0.3, 1.0, 3.0)
+WEIGHT_RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
 CLIP = 1.0
 NAME = "reading_on"
 
