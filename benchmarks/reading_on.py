@@ -3,16 +3,18 @@
     python benchmarks/reading_on.py --data BOOKS hope=runs/muon/models/hope-seed0/training \\
         hope=runs/muon/models/hope-seed1/training mamba2=runs/muon/models/mamba2-seed0/training --write docs/results
 
-MODEL=FOLDER names trainings of `language_models.py`. The test part of the same books is read in four ways:
+MODEL=FOLDER names trainings of `language_models.py`. The test part of the same books is read in five ways:
 
     short    contexts of 512 bytes, the length of the training, nothing moves
     long     contexts of 16,384 bytes, nothing moves
     levels   the same, the levels of Hope move by next-token loss; what was learned is gone at the end of a context
+    stream   the same in one context from the first byte to the last
     weights  dynamic evaluation (Krause et al., arXiv 1709.07432), for any model: contexts of 512 in order, after each
              one step of plain gradient descent on its loss by all weights, which stay moved until the end of the part
 
-What `levels` and `weights` need (periods, rates) is chosen per model with its first training on the beginning of the
-validation part. Every byte is predicted before anything is learned from it. Resumable: what was read is in --out.
+What `levels`, `stream` and `weights` need (periods, rates) is chosen per model with its first training on the beginning
+of the validation part. Every byte is predicted before anything is learned from it. Resumable: what was read is in
+--out.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ RATES = (0.1, 0.3, 1.0, 3.0)
 WEIGHT_RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
 CLIP = 1.0
 NAME = "reading_on"
+WAYS = ("short", "long", "levels", "stream", "weights")
 
 
 def bits(losses: Tensor) -> float:
@@ -70,11 +73,11 @@ def _losses(model: Any, rows: Tensor) -> Tensor:
     return F.cross_entropy(logits.mT, rows[:, 1:], reduction="none")
 
 
-def read_levels(folder: Path, ids: Tensor, period: int, rate: float) -> float:
+def read_levels(folder: Path, ids: Tensor, length: int, period: int, rate: float) -> float:
     """The levels of Hope move; contexts side by side."""
     periods = [period * TIMES**level for level in range(LEVELS)]
     model, _ = load_model(str(folder), learning=True, inner_rate=rate, periods=periods)
-    return bits(read(model, contexts(ids, LONG))[0])
+    return bits(read(model, contexts(ids, length))[0])
 
 
 def read_weights(folder: Path, ids: Tensor, rate: float) -> float:
@@ -110,7 +113,8 @@ class Reader:
             ways: dict[str, Callable[[], float]] = {
                 "short": lambda: read_still(folder, ids, SHORT),
                 "long": lambda: read_still(folder, ids, LONG),
-                "levels": lambda: read_levels(folder, ids, int(how[0]), how[1]),
+                "levels": lambda: read_levels(folder, ids, LONG, int(how[0]), how[1]),
+                "stream": lambda: read_levels(folder, ids, len(ids) - 1, int(how[0]), how[1]),
                 "weights": lambda: read_weights(folder, ids, how[0]),
             }
             write_atomically(path, json.dumps(ways[way]()).encode())
@@ -119,9 +123,8 @@ class Reader:
 
     def choice(self, folder: Path, way: str) -> dict[tuple[float, ...], float]:
         """Bits of the validation part for everything that may be chosen."""
-        grid = [(period, rate) for period in PERIODS for rate in RATES] if way == "levels" else [
-            (rate,) for rate in WEIGHT_RATES
-        ]  # fmt: skip
+        levels = [(period, rate) for period in PERIODS for rate in RATES]
+        grid = [(rate,) for rate in WEIGHT_RATES] if way == "weights" else levels
         return {how: self.read(folder, "validation", way, *how) for how in grid}
 
 
@@ -130,7 +133,7 @@ def row_of(reader: Reader, model: str, folders: list[Path]) -> dict[str, Any]:
     row: dict[str, Any] = {"model": model}
     for way in ("short", "long"):
         row[way] = [reader.read(folder, "test", way) for folder in folders]
-    for way in ("levels", "weights") if model.startswith("hope") else ("weights",):
+    for way in ("levels", "stream", "weights") if model.startswith("hope") else ("weights",):
         choice = reader.choice(folders[0], way)
         chosen = min(choice, key=lambda how: choice[how])
         row[way] = [reader.read(folder, "test", way, *chosen) for folder in folders]
@@ -146,23 +149,23 @@ def page(rows: list[dict[str, Any]], sizes: dict[str, int]) -> str:
         "",
         f"Bits per byte of the test part ({sizes['test']:,} bytes) of the books that the models were trained on,",
         f"mean and standard deviation over trainings. short: contexts of {SHORT}, nothing moves; long: contexts of",
-        f"{LONG:,}, nothing moves; levels: the same, the levels of Hope move; weights: contexts of {SHORT} in order,",
-        "one step of gradient descent by all weights after each (dynamic evaluation). Rates and periods are chosen on",
-        f"the first {sizes['validation']:,} bytes of the validation part. Made by",
-        "[reading_on.py](../../benchmarks/reading_on.py), trainings by",
-        "[language_models.py](../../benchmarks/language_models.py).",
+        f"{LONG:,}, nothing moves; levels: the same, the levels of Hope move; stream: so in one context from the",
+        f"first byte to the last; weights: contexts of {SHORT} in order, one step of gradient descent by all weights",
+        "after each (dynamic evaluation). Rates and periods are chosen on the first",
+        f"{sizes['validation']:,} bytes of the validation part. Made by [reading_on.py](../../benchmarks/reading_on.py),",
+        "trainings by [language_models.py](../../benchmarks/language_models.py).",
         "",
-        "| | short | long | levels | weights | trainings |",
-        "|---|---|---|---|---|---|",
+        "| | short | long | levels | stream | weights | trainings |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        cells = [spread(row[way]) if way in row else "" for way in ("short", "long", "levels", "weights")]
+        cells = [spread(row[way]) if way in row else "" for way in WAYS]
         lines.append(f"| {row['model']} | " + " | ".join(cells) + f" | {len(row['short'])} |")
     lines += ["", "What was chosen, by the validation part with the first training:", ""]
     for row in rows:
-        for way in ("levels", "weights"):
+        for way in ("levels", "stream", "weights"):
             if way in row:
-                names = ("first period", "rate") if way == "levels" else ("rate",)
+                names = ("rate",) if way == "weights" else ("first period", "rate")
                 tried = [
                     ", ".join(f"{name} {value:g}" for name, value in zip(names, found)) + f": {found[-1]:.4f}"
                     for found in row[f"{way}_choice"]
