@@ -8,13 +8,13 @@ MODEL=FOLDER names trainings of `language_models.py`. The test part of the same 
     short    contexts of 512 bytes, the length of the training, nothing moves
     long     contexts of 16,384 bytes, nothing moves
     levels   the same, the levels of Hope move by next-token loss; what was learned is gone at the end of a context
-    stream   the same in one context from the first byte to the last
+    stream   the same in one context from the first byte to the last; what was learned may fade (retention at a move)
     weights  dynamic evaluation (Krause et al., arXiv 1709.07432), for any model: contexts of 512 in order, after each
              one step of plain gradient descent on its loss by all weights, which stay moved until the end of the part
 
-What `levels`, `stream` and `weights` need (periods, rates) is chosen per model with its first training on the beginning
-of the validation part. Every byte is predicted before anything is learned from it. Resumable: what was read is in
---out.
+What `levels`, `stream` and `weights` need (periods, rates, retention) is chosen per model with its first training on the
+beginning of the validation part. Every byte is predicted before anything is learned from it. Resumable: what was read
+is in --out.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ SHORT, LONG = 512, 16_384
 CHOICE = 3 * LONG
 PERIODS, TIMES, LEVELS = (32, 128), 4, 4
 RATES = (0.1, 0.3, 1.0, 3.0)
+RETENTION = 0.999
 WEIGHT_RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
 CLIP = 1.0
 NAME = "reading_on"
@@ -73,10 +74,10 @@ def _losses(model: Any, rows: Tensor) -> Tensor:
     return F.cross_entropy(logits.mT, rows[:, 1:], reduction="none")
 
 
-def read_levels(folder: Path, ids: Tensor, length: int, period: int, rate: float) -> float:
+def read_levels(folder: Path, ids: Tensor, length: int, period: int, rate: float, retention: float = 1.0) -> float:
     """The levels of Hope move; contexts side by side."""
     periods = [period * TIMES**level for level in range(LEVELS)]
-    model, _ = load_model(str(folder), learning=True, inner_rate=rate, periods=periods)
+    model, _ = load_model(str(folder), learning=True, inner_rate=rate, periods=periods, retention=retention)
     return bits(read(model, contexts(ids, length))[0])
 
 
@@ -114,7 +115,7 @@ class Reader:
                 "short": lambda: read_still(folder, ids, SHORT),
                 "long": lambda: read_still(folder, ids, LONG),
                 "levels": lambda: read_levels(folder, ids, LONG, int(how[0]), how[1]),
-                "stream": lambda: read_levels(folder, ids, len(ids) - 1, int(how[0]), how[1]),
+                "stream": lambda: read_levels(folder, ids, len(ids) - 1, int(how[0]), *how[1:]),
                 "weights": lambda: read_weights(folder, ids, how[0]),
             }
             write_atomically(path, json.dumps(ways[way]()).encode())
@@ -124,7 +125,8 @@ class Reader:
     def choice(self, folder: Path, way: str) -> dict[tuple[float, ...], float]:
         """Bits of the validation part for everything that may be chosen."""
         levels = [(period, rate) for period in PERIODS for rate in RATES]
-        grid = [(rate,) for rate in WEIGHT_RATES] if way == "weights" else levels
+        fading = [(*how, RETENTION) for how in levels] if way == "stream" else []
+        grid = [(rate,) for rate in WEIGHT_RATES] if way == "weights" else levels + fading
         return {how: self.read(folder, "validation", way, *how) for how in grid}
 
 
@@ -153,7 +155,8 @@ def page(rows: list[dict[str, Any]], sizes: dict[str, int]) -> str:
         f"first byte to the last; weights: contexts of {SHORT} in order, one step of gradient descent by all weights",
         "after each (dynamic evaluation). Rates and periods are chosen on the first",
         f"{sizes['validation']:,} bytes of the validation part. Made by",
-        "[reading_on.py](../../benchmarks/reading_on.py), trainings by [language_models.py](../../benchmarks/language_models.py).",
+        "[reading_on.py](../../benchmarks/reading_on.py), trainings by",
+        "[language_models.py](../../benchmarks/language_models.py).",
         "",
         "| | short | long | levels | stream | weights | trainings |",
         "|---|---|---|---|---|---|---|",
@@ -165,9 +168,9 @@ def page(rows: list[dict[str, Any]], sizes: dict[str, int]) -> str:
     for row in rows:
         for way in ("levels", "stream", "weights"):
             if way in row:
-                names = ("rate",) if way == "weights" else ("first period", "rate")
+                names = ("rate",) if way == "weights" else ("first period", "rate", "retention")
                 tried = [
-                    ", ".join(f"{name} {value:g}" for name, value in zip(names, found)) + f": {found[-1]:.4f}"
+                    ", ".join(f"{name} {value:g}" for name, value in zip(names, found[:-1])) + f": {found[-1]:.4f}"
                     for found in row[f"{way}_choice"]
                 ]
                 lines.append(f"- {row['model']}, {way}: " + "; ".join(tried))

@@ -134,6 +134,22 @@ def test_levels_move_at_the_given_periods(trained):
         load_model(str(trained / "run"), learning=True, periods=[16] * (levels + 1))
 
 
+def test_what_levels_have_learned_fades_as_asked(trained):
+    """Nothing kept: each move begins at the weights, so what is read is neither that of retention 1 nor still."""
+    text = Text(ids=torch.tensor(list(TEXT.encode()[:301])), bytes=torch.ones(301, dtype=torch.int64))
+    given = {
+        "learning": True,
+        "inner_rate": 0.3,
+        "periods": [32] * len(load_model(str(trained / "run"))[0].config.update_periods),
+    }
+    bits = {}
+    for retention in (None, 1.0, 0.9, 0.0):
+        model, _ = load_model(str(trained / "run"), **given, retention=retention)
+        bits[retention] = evaluate_text(model, text, length=300, memory="learning").bits_per_byte
+    assert bits[None] == bits[1.0]
+    assert len({bits[1.0], bits[0.9], bits[0.0]}) == 3
+
+
 def test_a_model_without_levels_cannot_learn_while_it_reads(llama):
     with pytest.raises(InputError, match="frozen"):
         load_model(str(llama), learning=True)

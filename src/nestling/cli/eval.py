@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -42,6 +42,15 @@ def evaluate(
             show_default="the model's",
         ),
     ] = None,
+    retention: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Share of what a level has learned that is kept at each of its moves.",
+            show_default="the model's",
+        ),
+    ] = None,
     most_tokens: Annotated[int | None, typer.Option(min=1, help="Only so many tokens from the beginning.")] = None,
     part: Annotated[
         str | None, typer.Option(help="train, validation or test, where the data has such parts.", show_default="all")
@@ -60,11 +69,10 @@ def evaluate(
 
         raise InputError("expected --data with a text to predict, or --suite for the tasks of `nestling suite`")
     modes, documents = _modes(memory), _documents(data, part)
+    moves = {"inner_rate": inner_rate, "periods": period, "retention": retention}
     found = []
     for mode in modes:
-        found += _read(
-            model, documents, mode, length or [1024], inner_rate=inner_rate, periods=period, most_tokens=most_tokens
-        )
+        found += _read(model, documents, mode, length or [1024], moves=moves, most_tokens=most_tokens)
     _print_tables(found)
     if out is not None:
         from nestling.recipes.language.evaluate import save_evaluations
@@ -97,14 +105,13 @@ def _read(
     mode: str,
     lengths: list[int],
     *,
-    inner_rate: float | None,
-    periods: list[int] | None,
+    moves: dict[str, Any],
     most_tokens: int | None,
 ) -> list[Evaluation]:
     from nestling.recipes.language.evaluate import evaluate_text, read_tokens
     from nestling.recipes.language.load import load_model
 
-    loaded, tokenizer = load_model(model, learning=mode == "learning", inner_rate=inner_rate, periods=periods)
+    loaded, tokenizer = load_model(model, learning=mode == "learning", **moves)
     text = read_tokens(documents, tokenizer)
     return [evaluate_text(loaded, text, length=each, memory=mode, most_tokens=most_tokens) for each in lengths]
 

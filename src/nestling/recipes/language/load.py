@@ -34,7 +34,12 @@ def find_model(place: str) -> str:
 
 
 def load_model(
-    place: str, *, learning: bool = False, inner_rate: float | None = None, periods: Sequence[int] | None = None
+    place: str,
+    *,
+    learning: bool = False,
+    inner_rate: float | None = None,
+    periods: Sequence[int] | None = None,
+    retention: float | None = None,
 ) -> tuple[Any, Any]:
     """A causal language model, ready to be read with, and its tokenizer.
 
@@ -44,6 +49,8 @@ def load_model(
             with levels that move by an objective of their own: by that).
         inner_rate: of these moves; None: as the model has it.
         periods: tokens between two moves of each level, the first one first; None: as the model has it.
+        retention: share of what a level has learned that is kept at each of its moves, in [0, 1]; None: as the model
+            has it.
 
     Raises:
         InputError: a model without levels cannot learn while it reads, or not one period per level.
@@ -57,7 +64,7 @@ def load_model(
     with quiet_transformers():
         try:
             config = AutoConfig.from_pretrained(found)
-            options = _learning(config, place, inner_rate, periods) if learning else _still(config)
+            options = _learning(config, place, inner_rate, periods, retention) if learning else _still(config)
             model = AutoModelForCausalLM.from_pretrained(found, **options).eval()
             tokenizer = AutoTokenizer.from_pretrained(found)
         except (OSError, ValueError, KeyError) as error:
@@ -84,7 +91,9 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _learning(config: Any, place: str, inner_rate: float | None, periods: Sequence[int] | None) -> dict[str, Any]:
+def _learning(
+    config: Any, place: str, inner_rate: float | None, periods: Sequence[int] | None, retention: float | None
+) -> dict[str, Any]:
     if config.model_type != "hope":
         raise InputError(
             f"{place} is a {config.model_type!r} model without levels: only Hope models learn while they read; "
@@ -100,6 +109,8 @@ def _learning(config: Any, place: str, inner_rate: float | None, periods: Sequen
         options["update_periods"] = list(periods)
     if inner_rate is not None:
         options["continuum_inner_rate"] = inner_rate
+    if retention is not None:
+        options["continuum_retention"] = retention
     return options
 
 
