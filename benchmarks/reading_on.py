@@ -12,9 +12,9 @@ MODEL=FOLDER names trainings of `language_models.py`. The test part of the same 
     weights  dynamic evaluation (Krause et al., arXiv 1709.07432), for any model: contexts of 512 in order, after each
              one step of plain gradient descent on its loss by all weights, which stay moved until the end of the part
 
-What `levels`, `stream` and `weights` need (periods, rates, retention) is chosen per model with its first training on the
-beginning of the validation part. Every byte is predicted before anything is learned from it. Resumable: what was read
-is in --out.
+What `levels`, `stream` and `weights` need (periods, rates, retention) is chosen per model with its first training on
+the beginning of the validation part. Every byte is predicted before anything is learned from it. Resumable: what was
+read is in --out.
 """
 
 from __future__ import annotations

@@ -18,15 +18,14 @@ the deviation (G - I)^T: z S, V S and y get z, V and Q added, and diag(w) K is t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from nestling.layers.self_modifying_options import LARGEST_LOGIT, Options, eta_gate, log_retention, log_retention_slope
-from nestling.memory.short_convolution import convolve_backward, convolve_forward
-from nestling.ops.unit_vectors import SMALLEST
+from nestling.layers.self_modifying_vectors import Order, grad_vectors, make_vectors
+from nestling.memory.short_convolution import convolve_backward
 
 __all__ = ["ChunkGrads", "Kept", "Shared", "backward_chunk", "forward_chunk"]
 
@@ -34,6 +33,8 @@ __all__ = ["ChunkGrads", "Kept", "Shared", "backward_chunk", "forward_chunk"]
 LOWEST_LOG = -80.0
 # Products of retentions below exp(-60) count as exp(-60): denormal numbers are slow.
 LOWEST_SPAN = -60.0
+# K, Q, V as they are stacked: products with K need K and Q together.
+ORDER = Order(key=0, query=1, value=2)
 
 
 class Shared(NamedTuple):
@@ -83,7 +84,7 @@ def forward_chunk(view: Tensor, query: Tensor, state: Tensor, tail: Tensor, shar
     length, width = view.shape[1:]
     seen_from = torch.baddbmm(view, view, state) if how.keeps_start else torch.bmm(view, state)
     key, value, logits = torch.bmm(seen_from, shared.maps).split((width, width, 2), dim=-1)
-    seen, stacked, sizes = _vectors(key, query, value, tail, shared.taps)
+    seen, stacked, sizes = make_vectors(key, query, value, tail, shared.taps, ORDER)
     key, query, value = stacked.split(length, dim=1)
 
     logits = logits + shared.bias
@@ -164,7 +165,7 @@ def backward_chunk(
     grad_state = torch.baddbmm(grad_after * kept.start[:, -1:], stacked.mT, grad_read)
 
     # Length 1, convolution, projections.
-    grad_made = _grad_vectors(grad_stacked, stacked, (kept.key_size, kept.query_size))
+    grad_made = grad_vectors(grad_stacked, stacked, (kept.key_size, kept.query_size), ORDER)
     grad_seen, grad_taps = convolve_backward(grad_made, kept.seen, shared.taps)
     grad_seen[:, length:] += grad_tail
     grad_logits = _grad_logits(kept, grad_write, grad_share, grad_log, shared.lowest, how)
@@ -220,36 +221,6 @@ def _grad_read(kept: Kept, how: Options, solved: Tensor, grad_answer: Tensor, gr
         torch.mul(solved, write * factor, out=grad_target)
         grad_target.addcmul_(kept.read[:, 2 * length :], shorten, value=-1)
     return grad_read
-
-
-def _vectors(
-    key: Tensor, query: Tensor, value: Tensor, tail: Tensor, taps: Tensor
-) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
-    """All that the convolution sees; keys, queries of length 1 and values behind it [R, 3 C, K]; lengths before."""
-    (rows, length, width), before = query.shape, tail.shape[1]
-    seen = query.new_empty(rows, before + length, 3 * width)
-    seen[:, :before] = tail
-    for i, part in enumerate((key, query, value)):
-        seen[:, before:, i * width : (i + 1) * width] = part
-    made = convolve_forward(seen, taps).split(width, dim=-1)
-    stacked = query.new_empty(rows, 3 * length, width)
-    sizes = tuple(torch.linalg.vector_norm(part, dim=-1, keepdim=True).clamp_(min=SMALLEST) for part in made[:2])
-    for i, size in enumerate(sizes):
-        torch.div(made[i], size, out=stacked[:, i * length : (i + 1) * length])
-    stacked[:, 2 * length :] = made[2]
-    return seen, stacked, sizes
-
-
-def _grad_vectors(grad: Tensor, stacked: Tensor, sizes: Sequence[Tensor]) -> Tensor:
-    """Of what came out of the convolution [R, C, 3 K], from that of `stacked`."""
-    (rows, _, width), length = stacked.shape, sizes[0].shape[1]
-    made = stacked.new_empty(rows, length, 3 * width)
-    both, unit = grad[:, : 2 * length], stacked[:, : 2 * length]
-    both.addcmul_(unit, _dot(both, unit), value=-1)
-    for i, size in enumerate(sizes):
-        torch.div(both[:, i * length : (i + 1) * length], size, out=made[..., i * width : (i + 1) * width])
-    made[..., 2 * width :] = grad[:, 2 * length :]
-    return made
 
 
 def _write_and_share(gate: Tensor, log_alpha: Tensor, how: Options) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from nestling.layers.self_modifying_mlp_backward import SharedGrads, backward_moved, backward_net, backward_read
 from nestling.layers.self_modifying_mlp_net import (
     ChunkTokens,
-    Flags,
+    Known,
     answer_net,
     ask,
     dot,
@@ -28,14 +28,16 @@ from nestling.layers.self_modifying_mlp_net import (
     system,
 )
 from nestling.layers.self_modifying_options import log_retention, log_retention_slope
-from nestling.memory.short_convolution import convolve_backward, convolve_forward
+from nestling.layers.self_modifying_vectors import Order, grad_vectors, make_vectors
+from nestling.memory.short_convolution import convolve_backward
 from nestling.ops.decay import LOWEST_LOG, Decay, decay_products
-from nestling.ops.unit_vectors import SMALLEST
 
 __all__ = ["Inputs", "MlpChunk", "backward_mlp_chunk", "flat", "forward_mlp_chunk", "unflat"]
 
 # The stack of memories begins with those that make keys and values and ends with the one that is read.
 KEY, VALUE = 0, 1
+# Of `ChunkTokens.vectors`: memories are asked for keys and values together.
+ORDER = Order(key=0, query=2, value=1)
 
 
 class Inputs(NamedTuple):
@@ -101,7 +103,7 @@ class RatePushes(NamedTuple):
 class MlpChunk(NamedTuple):
     """Answers [R, C, K], both stacks and the tail after a chunk; what its backward pass needs besides its inputs.
 
-    limited: per memory, which of its vectors were too long somewhere.
+    known: per memory, for the backward pass.
     """
 
     answer: Tensor
@@ -109,7 +111,7 @@ class MlpChunk(NamedTuple):
     second: Tensor
     tail: Tensor
     made: Made
-    limited: tuple[Flags, ...]
+    known: tuple[Known, ...]
 
 
 class MlpGrads(NamedTuple):
@@ -132,24 +134,24 @@ def forward_mlp_chunk(given: Inputs, limit: float | None) -> MlpChunk:
     found = [_forward_net(made.tokens, given, n, weights_of(first, second, n)) for n in range(second.shape[1])]
     first[:, -2:].baddbmm_(_push_rates(made.tokens, given.rows).push.mT, made.tokens.kept_key)
     tail = made.seen[:, given.view.shape[1] :].clone()
-    return MlpChunk(found[-1][0], first, second, tail, made, tuple(flags for _, flags in found))
+    return MlpChunk(found[-1][0], first, second, tail, made, tuple(known for _, known in found))
 
 
 def backward_mlp_chunk(
     given: Inputs,
     made: Made,
-    limited: tuple[Flags, ...],
+    known: tuple[Known, ...],
     by_answer: Tensor,
     by_first: Tensor,
     by_second: Tensor,
     by_tail: Tensor,
 ) -> MlpGrads:
-    """From the gradients of answers, stacks and the tail after a chunk; `made` and `limited` of its forward pass."""
+    """From the gradients of answers, stacks and the tail after a chunk; `made` and `known` of its forward pass."""
     tokens, inside = made.tokens, _no_grads(made.tokens)
     first, second = by_first * tokens.end, by_second * tokens.end.unsqueeze(-1)
     for n in reversed(range(second.shape[1])):
         moved, found = weights_of(by_first, by_second, n), weights_of(first, second, n)
-        _backward_net(tokens, inside, given, n, limited[n], by_answer, moved, found)
+        _backward_net(tokens, inside, given, n, known[n], by_answer, moved, found)
     _backward_rates(tokens, inside, given.rows, by_first[:, -2:], first[:, -2:])
     ends = (by_first * given.first).sum((1, 2)) + (by_second * given.second).sum((1, 2, 3))
     inside.total[:, -1, 0].addcmul_(tokens.decay.start[:, -1], ends)
@@ -166,15 +168,11 @@ def backward_mlp_chunk(
 
 def make_tokens(given: Inputs, limit: float | None) -> Made:
     """Vectors and rates of the tokens, and what follows from them for all memories."""
-    length, width = given.view.shape[1:]
-    raw = []
+    length, raw = given.view.shape[1], []
     for n in (KEY, VALUE):
         first, second = given.weights(n)
         raw.append(torch.baddbmm(given.view, F.silu(torch.bmm(given.view, first.mT)), second.mT))
-    seen = torch.cat([given.tail, torch.cat([raw[KEY], given.query, raw[VALUE]], dim=-1)], dim=1)
-    key, query, value = convolve_forward(seen, given.taps).split(width, dim=-1)
-    sizes = _length(key), _length(query)
-    vectors = torch.cat([key / sizes[0], value, query / sizes[1]], dim=1)
+    seen, vectors, sizes = make_vectors(raw[KEY], given.query, raw[VALUE], given.tail, given.taps, ORDER)
 
     logits = torch.bmm(given.view, given.rows.mT).add_(given.bias)
     eta, log_alpha = torch.sigmoid(logits[..., :1]), log_retention(logits[..., 1:], given.lowest)
@@ -205,13 +203,13 @@ def unflat(saved: tuple[Tensor, ...], limit: float | None) -> Made:
     return Made(seen, (key_size, query_size), log_alpha, tokens)
 
 
-def _forward_net(tokens: ChunkTokens, given: Inputs, n: int, moved: tuple[Tensor, Tensor]) -> tuple[Tensor, Flags]:
+def _forward_net(tokens: ChunkTokens, given: Inputs, n: int, moved: tuple[Tensor, Tensor]) -> tuple[Tensor, Known]:
     """A memory's weights after the chunk, written to `moved`; the answers of the one that is read (of others: v)."""
     weights = given.weights(n)
     net = run_net(tokens, *weights)
     move_weights(tokens, net, moved)
     answer = answer_net(tokens, net, read_net(tokens, net, *weights)) if given.is_read(n) else tokens.value
-    return answer, net.limited
+    return answer, net.known
 
 
 def _backward_net(
@@ -219,14 +217,14 @@ def _backward_net(
     grads: SharedGrads,
     given: Inputs,
     n: int,
-    limited: Flags,
+    known: Known,
     answer: Tensor,
     moved: tuple[Tensor, Tensor],
     found: tuple[Tensor, Tensor],
 ) -> None:
     """From the gradients of answers and weights after the chunk to those of the weights before, written to `found`."""
     weights = given.weights(n)
-    net = run_net(tokens, *weights, limited)
+    net = run_net(tokens, *weights, known)
     inside = backward_moved(tokens, grads, net, moved, found)
     if given.is_read(n):
         backward_read(tokens, grads, net, read_net(tokens, net, *weights), weights, answer, inside)
@@ -303,11 +301,8 @@ def _backward_shared(made: Made, grads: SharedGrads, lowest: Tensor | None) -> T
 
 def _backward_vectors(made: Made, by_vectors: Tensor, taps: Tensor, by_tail: Tensor) -> tuple[Tensor, Tensor]:
     """Through length 1 and the convolution: gradients of all that it saw, and of the taps."""
-    key, value, query = by_vectors.split(made.tokens.length, dim=1)
-    unit_key, unit_query = made.tokens.key, made.tokens.query
-    by_key = torch.addcmul(key, unit_key, dot(key, unit_key), value=-1) / made.sizes[0]
-    by_query = torch.addcmul(query, unit_query, dot(query, unit_query), value=-1) / made.sizes[1]
-    seen, by_taps = convolve_backward(torch.cat([by_key, by_query, value], dim=-1), made.seen, taps)
+    by_made = grad_vectors(by_vectors, made.tokens.vectors, made.sizes, ORDER)
+    seen, by_taps = convolve_backward(by_made, made.seen, taps)
     seen[:, made.tokens.length :] += by_tail
     return seen, by_taps
 
@@ -320,7 +315,3 @@ def _backward_projection(given: Inputs, net: int, raw: Tensor, found: tuple[Tens
     by_inner = torch.ops.aten.silu_backward(torch.bmm(raw, second), inner)
     found[0].baddbmm_(by_inner.mT, given.view)
     return torch.baddbmm(raw, by_inner, first)
-
-
-def _length(vector: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(vector, dim=-1, keepdim=True).clamp_(min=SMALLEST)

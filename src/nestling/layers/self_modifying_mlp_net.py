@@ -28,7 +28,7 @@ from torch.nn.functional import silu
 from nestling.ops.decay import Decay
 
 __all__ = [
-    "ChunkTokens", "Flags", "Net", "Read", "Weights",
+    "ChunkTokens", "Flags", "Known", "Net", "Read", "Weights",
     "answer_net", "ask", "dot", "identity", "move_weights", "read_net", "run_net", "system",
 ]  # fmt: skip
 
@@ -138,10 +138,10 @@ class Net(NamedTuple):
     solve: Tensor
 
     @property
-    def limited(self) -> Flags:
+    def known(self) -> Known:
         """For `run_net`, when the same is computed again."""
         target, back, error = (short is not None for short in self.shorts)
-        return target, back, error
+        return Known((target, back, error), self.lower, self.solve)
 
 
 def ask(vectors: Tensor, alpha: Tensor) -> Tensor:
@@ -161,16 +161,26 @@ def system(write: Tensor, lower: Tensor, one: Tensor) -> Tensor:
     return inverse.mul_(-write.mT)
 
 
-def run_net(tokens: ChunkTokens, first: Tensor, second: Tensor, limited: Flags = (True, True, True)) -> Net:
+class Known(NamedTuple):
+    """What the backward pass need not find again: which vectors may be too long, and `lower` and `solve` of `Net`."""
+
+    limited: Flags
+    lower: Tensor
+    solve: Tensor
+
+
+def run_net(tokens: ChunkTokens, first: Tensor, second: Tensor, known: Known | None = None) -> Net:
     """All of one memory but its read.
 
     Args:
         tokens: of the chunk.
         first: A [R, F, K].
         second: B [R, K, F].
-        limited: whether any target, back or error may be too long; False where it is known that none is.
+        known: of the same memory and chunk, from `Net.known`.
     """
-    length, limits = tokens.length, [tokens.limit if flag else None for flag in limited]
+    length, limits = tokens.length, [tokens.limit] * 3
+    if known is not None:
+        limits = [tokens.limit if flag else None for flag in known.limited]
     inner = torch.bmm(tokens.asked, first.mT)
     hidden = silu(inner)
     x, h = inner[:, :length], hidden[:, :length]
@@ -187,8 +197,11 @@ def run_net(tokens: ChunkTokens, first: Tensor, second: Tensor, limited: Flags =
     size = dot(h, h)
     back = pulled * slope
     shorts = short, _short(back, None, limits[1]), _short(error, size, limits[2])
-    lower = torch.bmm(h, h.mT).mul_(tokens.decay.before).mul_(tokens.alpha)
-    solve = system(tokens.eta / (1 + tokens.eta * size), lower, tokens.one)
+    if known is None:
+        lower = torch.bmm(h, h.mT).mul_(tokens.decay.before).mul_(tokens.alpha)
+        solve = system(tokens.eta / (1 + tokens.eta * size), lower, tokens.one)
+    else:
+        lower, solve = known.lower, known.solve
     back = (back if shorts[1] is None else back.mul_(shorts[1])).addcmul_(x, tokens.begin)
     outer = torch.addcmul(error if shorts[2] is None else error * shorts[2], recalled, tokens.begin)
     pushes = torch.bmm(tokens.solve, back), torch.bmm(solve, outer)
@@ -247,7 +260,7 @@ def _short(vector: Tensor, beside: Tensor | None, limit: float | None) -> Tensor
     size = torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
     if beside is not None:
         size *= beside.sqrt()
-    if size.device.type == "cpu" and size.amax() <= limit:  # elsewhere asking would wait for the device
+    if size.device.type == "cpu" and size.amax().item() <= limit:  # elsewhere asking would wait for the device
         return None
     return limit / size.clamp_(min=limit)
 

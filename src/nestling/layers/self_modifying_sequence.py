@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from nestling.layers.self_modifying_fused import Kept, Shared, backward_chunk, forward_chunk
 from nestling.layers.self_modifying_mlp_fused import Inputs, backward_mlp_chunk, flat, forward_mlp_chunk, unflat
+from nestling.layers.self_modifying_mlp_net import Known
 from nestling.layers.self_modifying_options import Options
 
 __all__ = ["MatrixSequence", "MlpSequence"]
@@ -87,16 +88,17 @@ class MlpSequence(torch.autograd.Function):
         chunk_size: int,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Answers [R, T, K], both stacks and the tail [R, W - 1, 3 K] after all tokens."""
-        answers, saved, limited = torch.empty_like(view), [], []
+        answers, saved, flags = torch.empty_like(view), [], []
         for span in _spans(view.shape[1], chunk_size):
             given = Inputs(view[:, span], query[:, span], first, second, bias, taps, tail, lowest)
             chunk = forward_mlp_chunk(given, limit)
             answers[:, span] = chunk.answer
-            saved.append((*given, *flat(chunk.made)))
-            limited.append(chunk.limited)
+            systems = (tensor for known in chunk.known for tensor in (known.lower, known.solve))
+            saved.append((*given, *flat(chunk.made), *systems))
+            flags.append([known.limited for known in chunk.known])
             first, second, tail = chunk.first, chunk.second, chunk.tail
         ctx.save_for_backward(*(tensor for tensors in saved for tensor in tensors))
-        ctx.limit, ctx.chunk_size, ctx.limited = limit, chunk_size, limited
+        ctx.limit, ctx.chunk_size, ctx.flags = limit, chunk_size, flags
         return answers, first, second, tail
 
     @staticmethod
@@ -111,9 +113,10 @@ class MlpSequence(torch.autograd.Function):
         bias, taps = torch.zeros_like(given.bias), torch.zeros_like(given.taps)
         for i, span in reversed(list(enumerate(spans))):
             part = saved[i * count : (i + 1) * count]
-            made = unflat(part[places:], ctx.limit)
-            chunk = Inputs(*part[:places]), made, ctx.limited[i]
-            found = backward_mlp_chunk(*chunk, answers[:, span], first, second, tail)
+            systems = part[count - 2 * second.shape[1] :]
+            known = tuple(map(Known, ctx.flags[i], systems[::2], systems[1::2]))
+            made = unflat(part[places : count - len(systems)], ctx.limit)
+            found = backward_mlp_chunk(Inputs(*part[:places]), made, known, answers[:, span], first, second, tail)
             view[:, span], query[:, span] = found.view, found.query
             first, second, tail = found.first, found.second, found.tail
             bias += found.bias

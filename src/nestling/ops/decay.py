@@ -49,8 +49,7 @@ def decay_products(log_alpha: Tensor, dtype: torch.dtype) -> Decay:
     total = log_alpha.double().clamp(min=LOWEST_LOG).cumsum(-1)
     total = torch.cat([torch.zeros_like(total[..., :1]), total], dim=-1)
     span = total[..., :, None] - total[..., None, 1:]
-    past = torch.ones(span.shape[-2:], dtype=dtype, device=span.device).tril(-1)
-    ratio = _exp_to_zero(span.clamp_(max=0).to(dtype), lowest).mul_(past)
+    ratio = _exp_to_zero(span.clamp_(max=0).to(dtype), lowest).tril_(-1)
     return Decay(ratio=ratio, start=_exp_to_zero(total.to(dtype), lowest))
 
 
