@@ -141,7 +141,7 @@ class Net(NamedTuple):
     def known(self) -> Known:
         """For `run_net`, when the same is computed again."""
         target, back, error = (short is not None for short in self.shorts)
-        return Known((target, back, error), self.lower, self.solve)
+        return Known((target, back, error), self.solve)
 
 
 def ask(vectors: Tensor, alpha: Tensor) -> Tensor:
@@ -162,10 +162,9 @@ def system(write: Tensor, lower: Tensor, one: Tensor) -> Tensor:
 
 
 class Known(NamedTuple):
-    """What the backward pass need not find again: which vectors may be too long, and `lower` and `solve` of `Net`."""
+    """What the backward pass need not find again: which vectors may be too long, and `solve` of `Net`."""
 
     limited: Flags
-    lower: Tensor
     solve: Tensor
 
 
@@ -197,11 +196,8 @@ def run_net(tokens: ChunkTokens, first: Tensor, second: Tensor, known: Known | N
     size = dot(h, h)
     back = pulled * slope
     shorts = short, _short(back, None, limits[1]), _short(error, size, limits[2])
-    if known is None:
-        lower = torch.bmm(h, h.mT).mul_(tokens.decay.before).mul_(tokens.alpha)
-        solve = system(tokens.eta / (1 + tokens.eta * size), lower, tokens.one)
-    else:
-        lower, solve = known.lower, known.solve
+    lower = torch.bmm(h, h.mT).mul_(tokens.decay.before).mul_(tokens.alpha)
+    solve = system(tokens.eta / (1 + tokens.eta * size), lower, tokens.one) if known is None else known.solve
     back = (back if shorts[1] is None else back.mul_(shorts[1])).addcmul_(x, tokens.begin)
     outer = torch.addcmul(error if shorts[2] is None else error * shorts[2], recalled, tokens.begin)
     pushes = torch.bmm(tokens.solve, back), torch.bmm(solve, outer)

@@ -93,8 +93,7 @@ class MlpSequence(torch.autograd.Function):
             given = Inputs(view[:, span], query[:, span], first, second, bias, taps, tail, lowest)
             chunk = forward_mlp_chunk(given, limit)
             answers[:, span] = chunk.answer
-            systems = (tensor for known in chunk.known for tensor in (known.lower, known.solve))
-            saved.append((*given, *flat(chunk.made), *systems))
+            saved.append((*given, *flat(chunk.made), *(known.solve for known in chunk.known)))
             flags.append([known.limited for known in chunk.known])
             first, second, tail = chunk.first, chunk.second, chunk.tail
         ctx.save_for_backward(*(tensor for tensors in saved for tensor in tensors))
@@ -113,9 +112,9 @@ class MlpSequence(torch.autograd.Function):
         bias, taps = torch.zeros_like(given.bias), torch.zeros_like(given.taps)
         for i, span in reversed(list(enumerate(spans))):
             part = saved[i * count : (i + 1) * count]
-            systems = part[count - 2 * second.shape[1] :]
-            known = tuple(map(Known, ctx.flags[i], systems[::2], systems[1::2]))
-            made = unflat(part[places : count - len(systems)], ctx.limit)
+            solves = part[count - second.shape[1] :]
+            known = tuple(map(Known, ctx.flags[i], solves))
+            made = unflat(part[places : count - len(solves)], ctx.limit)
             found = backward_mlp_chunk(Inputs(*part[:places]), made, known, answers[:, span], first, second, tail)
             view[:, span], query[:, span] = found.view, found.query
             first, second, tail = found.first, found.second, found.tail
