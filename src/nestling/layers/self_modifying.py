@@ -210,16 +210,16 @@ class SelfModifyingTitans(Memory[SelfModifyingState]):
             tuple(weight.flatten(0, 1) for weight in weights)
             for weights in (state.memory, state.anchor, state.surprise)
         )
-        tail, found = state.tail.flatten(0, 1), []
+        tail, found, cut = state.tail.flatten(0, 1), [], (self.chunk_sizes[0], torch.is_grad_enabled())
         parts = zip(*(split_tokens(part, lengths) for part in (view, query[0] if query else None, momentum)), steps)
         for z, q, mu, (_, position) in parts:
             if aligned and self.is_fused and self.kind == "matrix":
                 given = (z, q, memory[0].mT, maps.adaptive, bias, taps, tail, lowest)
-                read, after, tail = MatrixSequence.apply(*given, self.how, self.chunk_sizes[0])
+                read, after, tail = MatrixSequence.apply(*given, self.how, *cut)
                 memory = (after.mT,)
             elif aligned and self.is_fused:
                 given = (z, q, *memory, bias, taps, tail, lowest)
-                read, first, second, tail = MlpSequence.apply(*given, self.how.limit, self.chunk_sizes[0])
+                read, first, second, tail = MlpSequence.apply(*given, self.how.limit, *cut)
                 memory = (first, second)
             else:
                 raw = self.memories.project(z, anchor, maps)

@@ -114,18 +114,6 @@ class MlpChunk(NamedTuple):
     known: tuple[Known, ...]
 
 
-class MlpGrads(NamedTuple):
-    """Gradients of the `Inputs` of a chunk."""
-
-    view: Tensor
-    query: Tensor
-    first: Tensor
-    second: Tensor
-    bias: Tensor
-    taps: Tensor
-    tail: Tensor
-
-
 def forward_mlp_chunk(given: Inputs, limit: float | None) -> MlpChunk:
     """One chunk."""
     made = make_tokens(given, limit)
@@ -145,8 +133,11 @@ def backward_mlp_chunk(
     by_first: Tensor,
     by_second: Tensor,
     by_tail: Tensor,
-) -> MlpGrads:
-    """From the gradients of answers, stacks and the tail after a chunk; `made` and `known` of its forward pass."""
+) -> Inputs:
+    """Gradients of the inputs, from those of answers, stacks and the tail after a chunk.
+
+    `made` and `known` are those of its forward pass.
+    """
     tokens, inside = made.tokens, _no_grads(made.tokens)
     first, second = by_first * tokens.end, by_second * tokens.end.unsqueeze(-1)
     for n in reversed(range(second.shape[1])):
@@ -163,7 +154,7 @@ def backward_mlp_chunk(
     first[:, -2:].baddbmm_(logits.mT, given.view)
     for n, raw in ((KEY, key), (VALUE, value)):
         view += _backward_projection(given, n, raw, weights_of(first, second, n))
-    return MlpGrads(view, query, first, second, logits.sum(1, keepdim=True), taps, seen[:, :before])
+    return Inputs(view, query, first, second, logits.sum(1, keepdim=True), taps, seen[:, :before], None)
 
 
 def make_tokens(given: Inputs, limit: float | None) -> Made:

@@ -173,7 +173,10 @@ def log_retention(logit: Tensor, lowest: Tensor | None) -> Tensor:
 def log_retention_slope(alpha: Tensor, lowest: Tensor | None) -> Tensor:
     """Derivative of log alpha by its logit."""
     slope = 1 - alpha
-    return slope if lowest is None else slope * (alpha - lowest) / (alpha * (1 - lowest))
+    if lowest is None:
+        return slope
+    # alpha is at least `lowest`; where that is 0 it may be 0 too.
+    return slope * (1 - lowest / alpha.clamp(min=torch.finfo(alpha.dtype).tiny)) / (1 - lowest)
 
 
 def eta_gate(logit: Tensor, dgd: str, negative_eigenvalues: bool) -> Tensor:

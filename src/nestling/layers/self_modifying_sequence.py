@@ -21,7 +21,10 @@ __all__ = ["MatrixSequence", "MlpSequence"]
 
 
 class MatrixSequence(torch.autograd.Function):
-    """(view, query [R, T, K], S, W, bias, taps, tail, lowest, how, chunk_size) -> (y, S, tail)."""
+    """(view, query [R, T, K], S, W, bias, taps, tail, lowest, how, chunk_size, keep) -> (y, S, tail).
+
+    keep: whether there will be a backward pass; without, memory does not grow with what chunks would keep for it.
+    """
 
     @staticmethod
     def forward(
@@ -36,6 +39,7 @@ class MatrixSequence(torch.autograd.Function):
         lowest: Tensor | None,
         how: Options,
         chunk_size: int,
+        keep: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Answers [R, T, K] before M_memory,0, S [R, K, K] and the tail [R, W - 1, 3 K] after all tokens."""
         shared, answers, seen_from = Shared(maps, bias, taps, lowest), torch.empty_like(view), torch.empty_like(view)
@@ -44,7 +48,7 @@ class MatrixSequence(torch.autograd.Function):
             chunk = forward_chunk(view[:, span], query[:, span], state, tail, shared, how)
             answers[:, span], seen_from[:, span] = chunk.answer, chunk.seen_from
             state, tail = chunk.state, chunk.tail
-            kept += chunk.kept
+            kept += chunk.kept if keep else ()
         ctx.save_for_backward(*shared, seen_from, *kept)
         ctx.how, ctx.chunk_size = how, chunk_size
         return answers, state, tail
@@ -67,11 +71,11 @@ class MatrixSequence(torch.autograd.Function):
             state, tail = found.state, found.tail
             bias += found.bias
             taps += found.taps
-        return view, query, state, torch.bmm(seen_from.mT, raw), bias, taps, tail, None, None, None
+        return view, query, state, torch.bmm(seen_from.mT, raw), bias, taps, tail, None, None, None, None
 
 
 class MlpSequence(torch.autograd.Function):
-    """(`Inputs` of all tokens, limit, chunk_size) -> (y, first, second, tail)."""
+    """(`Inputs` of all tokens, limit, chunk_size, keep as in `MatrixSequence`) -> (y, first, second, tail)."""
 
     @staticmethod
     def forward(
@@ -86,6 +90,7 @@ class MlpSequence(torch.autograd.Function):
         lowest: Tensor | None,
         limit: float | None,
         chunk_size: int,
+        keep: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Answers [R, T, K], both stacks and the tail [R, W - 1, 3 K] after all tokens."""
         answers, saved, flags = torch.empty_like(view), [], []
@@ -93,8 +98,9 @@ class MlpSequence(torch.autograd.Function):
             given = Inputs(view[:, span], query[:, span], first, second, bias, taps, tail, lowest)
             chunk = forward_mlp_chunk(given, limit)
             answers[:, span] = chunk.answer
-            saved.append((*given, *flat(chunk.made), *(known.solve for known in chunk.known)))
-            flags.append([known.limited for known in chunk.known])
+            if keep:
+                saved.append((*given, *flat(chunk.made), *(known.solve for known in chunk.known)))
+                flags.append([known.limited for known in chunk.known])
             first, second, tail = chunk.first, chunk.second, chunk.tail
         ctx.save_for_backward(*(tensor for tensors in saved for tensor in tensors))
         ctx.limit, ctx.chunk_size, ctx.flags = limit, chunk_size, flags
@@ -120,7 +126,7 @@ class MlpSequence(torch.autograd.Function):
             first, second, tail = found.first, found.second, found.tail
             bias += found.bias
             taps += found.taps
-        return view, query, first, second, bias, taps, tail, None, None, None
+        return view, query, first, second, bias, taps, tail, None, None, None, None
 
 
 def _spans(length: int, chunk_size: int) -> list[slice]:
